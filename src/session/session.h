@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sessions: one Python interpreter per session, each in a worker process of its own.
+ *
+ * The manager owns the session table, admission, queues, deadlines and the zygote. It runs on the
+ * gateway's loop; every callback comes from that loop, never from inside the call that asked for it.
+ */
+#ifndef CM_SESSION_H
+#define CM_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+#define CM_SESSION_ID_MAX 48 /* "session-", 32 hex digits and the final NUL, with room to spare */
+
+struct cm_loop;
+struct cm_metrics;
+struct cm_sessions; /* the manager */
+struct cm_exec;     /* one queued or running execution; owned by the manager until `done` */
+
+struct cm_sessions_config {
+    const char *sandbox_path;   /* the codemode-sandbox executable */
+    const char *image_path;     /* the memory image that sessions start from */
+    unsigned max_sessions;      /* live sessions at once, 1 to 100,000 */
+    unsigned session_ttl_s;     /* idle seconds after which a session ends; 0 = never */
+    unsigned queue_max;         /* executions that wait in one session at the most */
+    unsigned spare_workers;     /* workers kept ready ahead of demand */
+    uint64_t memory_limit;      /* bytes of guest memory per session */
+    double timeout_default_s;   /* of an execution that names none */
+    double timeout_max_s;       /* a longer request is cut to this */
+    double grace_s;             /* between the interrupt and the kill */
+    size_t output_max;          /* bytes kept of each of stdout and stderr */
+    size_t result_max;          /* bytes of result, error and traceback, each */
+    size_t locals_max;          /* bytes of the locals object */
+};
+
+enum cm_exec_mode {
+    CM_EXEC_SESSION = 0, /* result = repr of the last expression */
+    CM_EXEC_ONESHOT = 1, /* result = str(result) when the code binds `result`, else as above */
+};
+
+enum cm_exec_state { CM_STATE_KEPT, CM_STATE_ROLLED_BACK, CM_STATE_LOST };
+
+/* Pointers stay the caller's and are copied before the call returns. */
+struct cm_exec_request {
+    const char *code;
+    size_t code_len;
+    const char *context; /* JSON object text, or NULL */
+    size_t context_len;
+    enum cm_exec_mode mode;
+    double timeout_s; /* 0 = the default */
+    const char *correlation_id;
+};
+
+/* What an execution answered. Pointers live until `done` returns. Strings are UTF-8, lengths in
+ * bytes, NULL where there is nothing; `locals` is a checked JSON object. */
+struct cm_exec_result {
+    bool success;
+    bool timed_out;
+    bool out_truncated, err_truncated; /* output beyond output_max was dropped */
+    enum cm_exec_state state;
+    const char *out, *err, *result, *error, *error_type, *traceback, *locals;
+    size_t out_len, err_len, result_len, error_len, error_type_len, traceback_len, locals_len;
+    uint64_t duration_ns;    /* from the start of the run to its answer, without time in the queue */
+    uint64_t memory_bytes;   /* linear memory in use afterwards */
+};
+
+struct cm_exec_ops {
+    /* Output as it happens, before output_max cuts it; may be NULL. stream: 1 stdout, 2 stderr. */
+    void (*output)(void *arg, int stream, const char *data, size_t len);
+    /* Exactly once. `res` is NULL when the execution could not run or its session died; then `err`
+     * says why. After it returns the execution is gone. */
+    void (*done)(void *arg, const struct cm_exec_result *res, const struct cm_err *err);
+};
+
+struct cm_session_info {
+    char id[CM_SESSION_ID_MAX];
+    const char *state;          /* "idle", "running" or "starting" */
+    unsigned executions, queued;
+    double age_s, idle_s, expires_in_s; /* expires_in_s < 0: never */
+    uint64_t memory_bytes;
+    int pid;
+};
+
+/* Starts the zygote. Until it says hello, creations wait. 0, or a negative error code with *err filled. */
+int cm_sessions_open(struct cm_loop *loop, const struct cm_sessions_config *config, struct cm_metrics *metrics,
+                     struct cm_sessions **ret, struct cm_err *err);
+/* Ends every worker and the zygote. Accepts NULL. */
+struct cm_sessions *cm_sessions_free(struct cm_sessions *m);
+/* Refuses new work, lets running executions finish until the deadline, then calls `done`. */
+void cm_sessions_drain(struct cm_sessions *m, double deadline_s, void (*done)(void *arg), void *arg);
+bool cm_sessions_ready(const struct cm_sessions *m);
+
+/* `done` gets the new id, or NULL and the reason. */
+int cm_sessions_create(struct cm_sessions *m, const char *correlation_id,
+                       void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg, struct cm_err *err);
+/* Queues an execution. With id NULL it runs in a fresh session that ends with it. *ret_exec, where wanted,
+ * stays valid until ops->done. */
+int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_exec_request *req,
+                        const struct cm_exec_ops *ops, void *arg, struct cm_exec **ret_exec, struct cm_err *err);
+/* The client is gone: drops the execution from the queue or interrupts it. `done` is not called any more. */
+void cm_exec_abandon(struct cm_exec *exec);
+const char *cm_exec_id(const struct cm_exec *exec);
+
+/* True when there was such a session. A running execution answers CM_ERR_NO_SESSION. */
+bool cm_sessions_delete(struct cm_sessions *m, const char *id);
+int cm_sessions_info(struct cm_sessions *m, const char *id, struct cm_session_info *ret, struct cm_err *err);
+/* Calls `each` for every live session in the order of creation. */
+void cm_sessions_each(struct cm_sessions *m, void (*each)(void *arg, const struct cm_session_info *info), void *arg);
+
+#endif
