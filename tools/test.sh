@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+# ./dev test: every suite leaves a result file in build/results, tools/summary.py adds them up.
+
+suite_unit() { # folder filter
+    local names=()
+    if [ -n "$2" ]; then
+        mapfile -t names < <(meson test -C "$1" --no-rebuild --list 2>/dev/null | sed 's/.* \/ //' | grep -F -- "$2")
+        [ ${#names[@]} -gt 0 ] || return 0
+    fi
+    rm -f "$1/meson-logs/testlog.json"
+    local status=0
+    CMOCKA_MESSAGE_OUTPUT=TAP meson test -C "$1" --no-rebuild --print-errorlogs "${names[@]}" || status=$?
+    cp "$1/meson-logs/testlog.json" "$results/unit.json"
+    return $status
+}
+
+# pytest's own exit code 5 (nothing collected) is no failure under a filter: the summary refuses an empty whole.
+suite_pytest() { # name folder build filter
+    local status=0
+    CODEMODE_BUILD=$3 PYTHONPATH=$root/sdk/python PYTHONDONTWRITEBYTECODE=1 \
+        /usr/bin/python3 -m pytest -q -p no:cacheprovider -rfEs --junitxml "$results/$1.xml" ${4:+-k "$4"} "$2" || status=$?
+    [ -z "$4" ] || [ $status -ne 5 ] || status=0
+    return $status
+}
+
+suite_conformance() {
+    CODEMODE_BUILD=$build /usr/bin/python3 tests/conformance/run.py --quick --junit "$results/conformance.xml"
+}
+
+suite_lint() {
+    lint_all "$results/lint.tap"
+    ! grep -q '^not ok' "$results/lint.tap"
+}
+
+# Runs every suite to its end, also after a failure, so that one look shows all of it.
+suite() { # label name command...
+    local label=$1 name=$2
+    shift 2
+    suites+=("$name")
+    stage_soft=yes stage_tail=60
+    stage "$label" "$@" || echo "$name" >>"$results/failed"
+    stage_soft='' stage_tail=
+}
+
+sanitizer_build() { # address|undefined folder
+    mkdir -p "$2"
+    [ -e "$2/guest" ] || ln -s ../build/guest "$2/guest"
+    compile "$2" -Db_sanitize="$1" -Db_lundef=false
+}
+
+run_suites() { # folder filter
+    suite "unit tests" unit suite_unit "$1" "$2"
+    suite "end-to-end tests" e2e suite_pytest e2e tests/e2e "$1" "$2"
+    [ "$1" = "$build" ] || return 0
+    suite "client tests" sdk suite_pytest sdk sdk/python/tests "$1" "$2"
+    [ -z "$2" ] || return 0
+    suite "conformance (quick)" conformance suite_conformance
+    suite "lint" lint suite_lint
+}
+
+verb_test() {
+    local sanitizer= filter= folder=$build
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --asan) sanitizer=address folder=$root/build-asan ;;
+        --ubsan) sanitizer=undefined folder=$root/build-ubsan ;;
+        -*) usage_error "test takes --asan, --ubsan and a filter, not '$1'" ;;
+        *) [ -z "$filter" ] || usage_error "test takes one filter"; filter=$1 ;;
+        esac
+        shift
+    done
+    stages_begin $([ -n "$sanitizer" ] && echo 6 || { [ -n "$filter" ] && echo 6 || echo 8; })
+    setup_and_build test
+    [ -z "$sanitizer" ] || stage "compile with the sanitizer ($sanitizer)" sanitizer_build "$sanitizer" "$folder"
+    results=$folder/results
+    suites=()
+    rm -rf "$results" && mkdir -p "$results"
+    export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+    run_suites "$folder" "$filter"
+    /usr/bin/python3 tools/summary.py ${filter:+--filtered} "$results" "${suites[@]}"
+}
