@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/random.h"
+#include "base/utf8.h"
+
+static void err_table_and_words(void **state)
+{
+    struct cm_err err = {0};
+    (void)state;
+
+    assert_int_equal(cm_err_info(CM_ERR_NO_SESSION)->http, 404);
+    assert_string_equal(cm_err_info(-5)->short_name, "system_error");
+    assert_int_equal(cm_err_sys(&err, ENOENT, "open %s", "x"), CM_ERR_SYSTEM);
+    assert_string_equal(err.text, "open x: No such file or directory");
+    assert_int_equal(cm_err_wrap(&err, "worker %d", 7), CM_ERR_SYSTEM);
+    assert_string_equal(err.text, "worker 7: open x: No such file or directory");
+    assert_int_equal(cm_err_sys(&err, ENOMEM, "map"), CM_ERR_NO_MEMORY);
+    assert_int_equal(cm_err_set(NULL, CM_ERR_CONFIG, "nobody listens"), CM_ERR_CONFIG);
+}
+
+static void err_wrap_cuts_what_does_not_fit(void **state)
+{
+    struct cm_err err = {0};
+    char big[CM_ERR_TEXT_MAX * 2];
+    (void)state;
+
+    memset(big, 'x', sizeof big - 1);
+    big[sizeof big - 1] = '\0';
+    cm_err_set(&err, CM_ERR_SYSTEM, "%s", big);
+    for (int i = 0; i < 5; i++)
+        cm_err_wrap(&err, "%s", big);
+    assert_int_equal(strlen(err.text), CM_ERR_TEXT_MAX - 1);
+}
+
+static void buf_keeps_its_maximum(void **state)
+{
+    struct cm_buf b;
+    (void)state;
+
+    cm_buf_init(&b, 1000);
+    assert_string_equal(cm_buf_data(&b), "");
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(cm_buf_append(&b, "0123456789", 10), 0);
+    assert_int_equal(cm_buf_append(&b, "x", 1), CM_ERR_TOO_LARGE);
+    assert_int_equal(cm_buf_printf(&b, "%d", 5), CM_ERR_TOO_LARGE);
+    assert_int_equal(b.len, 1000);
+    cm_buf_consume(&b, 995);
+    assert_string_equal(cm_buf_data(&b), "56789");
+    assert_int_equal(cm_buf_printf(&b, "-%s", "abc"), 0);
+    assert_string_equal(cm_buf_data(&b), "56789-abc");
+    size_t len;
+    cm_autofree char *taken = cm_buf_steal(&b, &len);
+    assert_string_equal(taken, "56789-abc");
+    assert_int_equal(len, 9);
+    assert_int_equal(b.len, 0);
+    cm_buf_done(&b);
+}
+
+static void buf_reserve_and_commit(void **state)
+{
+    struct cm_buf b;
+    char *room;
+    (void)state;
+
+    cm_buf_init(&b, 64);
+    assert_int_equal(cm_buf_reserve(&b, 65, &room), CM_ERR_TOO_LARGE);
+    assert_int_equal(cm_buf_reserve(&b, 64, &room), 0);
+    memset(room, 'a', 64);
+    cm_buf_commit(&b, 64);
+    assert_int_equal(strlen(cm_buf_data(&b)), 64);
+    cm_buf_clear(&b);
+    assert_string_equal(cm_buf_data(&b), "");
+    cm_buf_done(&b);
+}
+
+static void utf8_replaces_bad_bytes(void **state)
+{
+    static const struct {
+        const char *in, *out;
+    } cases[] = {
+        {"plain", "plain"},
+        {"gr\xc3\xbc\xc3\x9f", "gr\xc3\xbc\xc3\x9f"},
+        {"\xf0\x9f\x90\x8d", "\xf0\x9f\x90\x8d"},
+        {"a\xff" "b", "a\xef\xbf\xbd" "b"},
+        {"\xc0\xaf", "\xef\xbf\xbd\xef\xbf\xbd"},
+        {"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+        {"cut \xe2\x82", "cut \xef\xbf\xbd\xef\xbf\xbd"},
+        {"\xf4\x90\x80\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+    };
+    (void)state;
+
+    for (size_t i = 0; i < CM_COUNT_OF(cases); i++) {
+        struct cm_buf b;
+        cm_buf_init(&b, 100);
+        assert_int_equal(cm_utf8_append(&b, cases[i].in, strlen(cases[i].in)), 0);
+        assert_string_equal(cm_buf_data(&b), cases[i].out);
+        assert_int_equal(cm_utf8_valid(cases[i].in, strlen(cases[i].in)), strcmp(cases[i].in, cases[i].out) == 0);
+        cm_buf_done(&b);
+    }
+}
+
+static void utf8_finds_cut_characters(void **state)
+{
+    (void)state;
+    assert_int_equal(cm_utf8_cut_end("ab\xe2\x82", 4), 2);
+    assert_int_equal(cm_utf8_cut_end("ab\xe2\x82\xac", 5), 0);
+    assert_int_equal(cm_utf8_cut_end("\xf0", 1), 1);
+    assert_int_equal(cm_utf8_cut_end("", 0), 0);
+    assert_int_equal(cm_utf8_cut_start("\x82\xac" "x", 3), 2);
+    assert_int_equal(cm_utf8_cut_start("x", 1), 0);
+}
+
+static void clock_and_random(void **state)
+{
+    char ts[CM_CLOCK_ISO8601_MAX], a[33], b[33];
+    (void)state;
+
+    uint64_t first = cm_clock_ns();
+    assert_true(cm_clock_ns() >= first);
+    cm_clock_iso8601(ts);
+    assert_int_equal(strlen(ts), 27);
+    assert_int_equal(ts[26], 'Z');
+    assert_int_equal(cm_random_hex(a, 32, NULL), 0);
+    assert_int_equal(cm_random_hex(b, 32, NULL), 0);
+    assert_int_equal(strspn(a, "0123456789abcdef"), 32);
+    assert_string_not_equal(a, b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(err_table_and_words),       cmocka_unit_test(err_wrap_cuts_what_does_not_fit),
+        cmocka_unit_test(buf_keeps_its_maximum),     cmocka_unit_test(buf_reserve_and_commit),
+        cmocka_unit_test(utf8_replaces_bad_bytes),   cmocka_unit_test(utf8_finds_cut_characters),
+        cmocka_unit_test(clock_and_random),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
