@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs the user's code inside the sandbox.
+
+The host calls execute() for each cell, reseed() once in every session before its first cell, and
+warm() once, when the memory image is built from which all sessions start.
+"""
+
+from . import loop, streams
+from .session import Session
+from .warmth import reseed, warm_up
+
+__all__ = ['execute', 'reseed', 'warm']
+
+# What is answered when nothing else could be. Made of constants: there may be no memory for more.
+_NO_ANSWER = (False, None, 'RuntimeError: the answer could not be made', 'RuntimeError', None, '{}')
+_NO_MEMORY = (False, None, 'MemoryError: no memory was left to make the answer', 'MemoryError', None, '{}')
+
+_session = None
+
+
+def execute(code, context, mode, locals_max, result_max):
+    """Runs one cell. Never raises.
+
+    code        Python source
+    context     text of a JSON object whose members become globals before the run, or None
+    mode        0: the result is the repr of a last expression; 1: str(result) if the code binds `result`
+    locals_max  bytes of the answer's locals at the most
+    result_max  bytes of each of result, error and traceback at the most
+
+    Returns (success, result, error, error_type, traceback, locals): a bool, four str or None, and the
+    text of a JSON object. Every text is UTF-8 without lone surrogates.
+    """
+    try:
+        return _session.execute(code, context, mode, locals_max, result_max)
+    except MemoryError:
+        return _NO_MEMORY
+    except BaseException:
+        return _NO_ANSWER
+
+
+def start():
+    """Begins a session with nothing in it."""
+    global _session
+    _session = Session()
+
+
+def warm():
+    """Imports and exercises what sessions commonly need, then begins a session with nothing in it.
+
+    Returns the names of modules that could not be imported.
+    """
+    missing = warm_up(execute, start)
+    start()
+    return missing
+
+
+loop.install()
+streams.install()
+start()

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One interactive session: cells of source code, run one after the other in a `__main__` module.
+
+Interrupts. SIGINT may arrive at any bytecode and again every few milliseconds. The handler raises only
+while `_armed` is set, and only _guarded() sets it, around calls that may run the user's code. So the
+driver itself is never interrupted, and a late interrupt finds nothing to do.
+"""
+
+import __future__
+import ast
+import asyncio
+import builtins
+import contextvars
+import dis
+import functools
+import inspect
+import json
+import linecache
+import signal
+import sys
+import traceback
+import types
+from asyncio import events
+
+from . import loop, report, streams, values
+
+MODE_ONESHOT = 1
+CELLS_KEPT = 1000          # sources kept for tracebacks and inspect.getsource
+RECURSION_FLOOR = 300      # what the driver needs to answer; a lower limit is raised to this
+CANCEL_SECONDS = 1.0       # for an interrupted cell's coroutine to finish its `finally` blocks
+RESERVE_BYTES = 512 * 1024 # given back when memory is short, so that the answer can be made
+
+_ABSENT = object()
+_FUTURES = functools.reduce(int.__or__, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names))
+_armed = False
+
+
+def _on_interrupt(signum, frame):
+    if _armed:
+        raise KeyboardInterrupt
+
+
+def _guarded(function, *args):
+    """Calls what may run the user's code. Interrupts arrive inside the call, never after it."""
+    global _armed
+    try:
+        _armed = True
+        return function(*args)
+    finally:
+        _armed = False
+
+
+def _input(prompt='', /):
+    """There is no terminal here."""
+    raise EOFError('input() has no terminal to read from; pass data in by `context` instead')
+
+
+class _Exit:
+    def __init__(self, name):
+        self._name = name
+
+    def __repr__(self):
+        return f'Use {self._name}() to end this execution; the session goes on.'
+
+    def __call__(self, code=None):
+        raise SystemExit(code)
+
+
+def _stores(code, name):
+    """Whether a code object, or one inside it, binds the global `name`."""
+    for step in dis.get_instructions(code):
+        if step.opname in ('STORE_NAME', 'STORE_GLOBAL') and step.argval == name:
+            return True
+    return any(isinstance(inner, types.CodeType) and _stores(inner, name) for inner in code.co_consts)
+
+
+class Session:
+    def __init__(self):
+        self.cell = 0
+        self._futures = 0  # the `from __future__` imports of earlier cells
+        self._loop = None
+        self._context = contextvars.copy_context()
+        self._reserve = bytearray(RESERVE_BYTES)
+        self.main = types.ModuleType('__main__')
+        self.globals = vars(self.main)
+        self.globals['__builtins__'] = builtins
+        sys.modules['__main__'] = self.main
+        builtins.__dict__.pop('_', None)
+        builtins.input = _input
+        builtins.exit, builtins.quit = _Exit('exit'), _Exit('quit')
+
+    def execute(self, source, context, mode, locals_max, result_max):
+        self._prepare()
+        result = error = kind = trace = None
+        success = True
+        try:
+            if context:
+                self._bind(context)
+            result = _guarded(self._run, source, mode)
+        except SystemExit as exc:
+            success, error, kind = self._exited(exc, result_max)
+        except BaseException as exc:
+            success = False
+            error, kind, trace = self._failed(exc, result_max)
+        if result is not None:
+            result = report.cut(result, result_max)
+        self._finish(trace)
+        return success, result, error, kind, trace, self._locals(locals_max)
+
+    def _prepare(self):
+        self.cell += 1
+        streams.own()
+        if signal.getsignal(signal.SIGINT) is not _on_interrupt:
+            signal.signal(signal.SIGINT, _on_interrupt)
+        self._quietly(streams.repair)
+        if self._reserve is None:
+            try:
+                self._reserve = bytearray(RESERVE_BYTES)
+            except MemoryError:
+                pass  # this cell may free something; the next one tries again
+        # Cells share line numbers: the registry would take a warning of this cell for one already shown.
+        self.globals.pop('__warningregistry__', None)
+        self._ready_loop()
+
+    def _ready_loop(self):
+        if self._loop is None or self._loop.is_closed() or self._loop.is_running():
+            # A loop that still runs was torn out of its clean-up by an interrupt.
+            events._set_running_loop(None)
+            self._loop = loop.Loop()
+        asyncio.set_event_loop(self._loop)
+
+    def _bind(self, context):
+        members = json.loads(context)
+        if type(members) is not dict:
+            raise TypeError(f'context must be a JSON object, not {type(members).__name__}')
+        self.globals.update(members)
+
+    def _run(self, source, mode):
+        """Runs one cell and returns the text of its value, or None."""
+        statements, expression = self._compile(source)
+        before = self.globals.get('result', _ABSENT)
+        value = None
+        if statements:
+            self._evaluate(statements)
+        if expression:
+            value = self._evaluate(expression)
+        if mode == MODE_ONESHOT and 'result' in self.globals:
+            answer = self.globals['result']
+            if answer is not before or (statements and _stores(statements, 'result')):
+                return str(answer)
+        if value is None:
+            return None
+        builtins._ = value
+        return repr(value)
+
+    def _compile(self, source):
+        name = f'{report.CELL_PREFIX}{self.cell}>'
+        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+        linecache.cache.pop(f'{report.CELL_PREFIX}{self.cell - CELLS_KEPT}>', None)
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        tree = compile(source, name, 'exec', flags | ast.PyCF_ONLY_AST | self._futures, dont_inherit=True)
+        last = tree.body.pop() if tree.body and type(tree.body[-1]) is ast.Expr else None
+        statements = expression = None
+        futures = self._futures
+        if tree.body:
+            statements = compile(tree, name, 'exec', flags | futures, dont_inherit=True)
+            futures |= statements.co_flags & _FUTURES
+        if last:
+            expression = compile(ast.Expression(last.value), name, 'eval', flags | futures, dont_inherit=True)
+        self._futures = futures
+        return statements, expression
+
+    def _evaluate(self, code):
+        if not code.co_flags & inspect.CO_COROUTINE:
+            return self._context.run(eval, code, self.globals)
+        task = self._loop.create_task(eval(code, self.globals), context=self._context)
+        try:
+            return self._loop.run_until_complete(task)
+        except KeyboardInterrupt as interrupt:
+            if not task.done():
+                interrupt.__traceback__ = self._cancel(task)
+            raise interrupt
+
+    def _cancel(self, task):
+        """Ends an interrupted cell's coroutine. Returns the traceback of where it waited."""
+        try:
+            task.cancel()
+            self._loop.run_until_complete(asyncio.wait([task], timeout=CANCEL_SECONDS))
+            if task.done():
+                task.result()
+        except BaseException as exc:
+            return exc.__traceback__
+        return None
+
+    def _exited(self, exc, result_max):
+        code = exc.code
+        if code is None or type(code) in (int, bool) and code == 0:
+            return True, None, None
+        try:
+            text = _guarded(str, code)
+        except BaseException:
+            text = '<its text could not be made>'
+        return False, report.cut(f'SystemExit: {text}', result_max), 'SystemExit'
+
+    def _failed(self, exc, result_max):
+        if isinstance(exc, MemoryError):
+            self._reserve = None
+            traceback.clear_frames(exc.__traceback__)
+        if sys.getrecursionlimit() < RECURSION_FLOOR:
+            sys.setrecursionlimit(RECURSION_FLOOR)
+        try:
+            error, trace = _guarded(report.describe, exc)
+        except BaseException:
+            error, trace = report.describe_plainly(exc)
+        # Of a long traceback its end says the most: the innermost frames and the error.
+        tail = result_max * 3 // 4
+        return report.cut(error, result_max), report.class_name(exc), report.cut(trace, result_max, tail)
+
+    def _finish(self, trace):
+        if sys.gettrace() or sys.getprofile():
+            sys.settrace(None)
+            sys.setprofile(None)
+        self._quietly(streams.flush)
+        streams.own()
+        if trace:
+            try:
+                streams.err.write(trace)
+            except (OSError, ValueError):
+                pass
+        streams.flush_own()
+
+    def _quietly(self, function, *args):
+        try:
+            _guarded(function, *args)
+        except BaseException:
+            pass
+
+    def _locals(self, limit):
+        # The walk runs no code of the user's that we know of. Should there be some and it hang, then the
+        # interrupt ends it and only classes are shown.
+        try:
+            return _guarded(values.describe, self.globals, limit)
+        except BaseException:
+            return values.describe(self.globals, limit, False)
