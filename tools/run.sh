@@ -49,9 +49,9 @@ verb_run() {
     --once) once=yes ;;
     *) usage_error "run takes --once or nothing" ;;
     esac
+    ! port_is_open "$port" || die "port $port is in use: stop what listens there, or choose another one: PORT=8081 ./dev run"
     stages_begin 4
     setup_and_build
-    port_is_open "$port" && die "port $port is in use: stop what listens there, or choose another one: PORT=8081 ./dev run"
     "$build/codemode" serve --port "$port" >"$logs/sidecar.log" 2>&1 </dev/null &
     sidecar_pid=$!
     trap sidecar_stop EXIT

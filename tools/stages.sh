@@ -31,16 +31,19 @@ stage_show() { # label seconds log
 }
 
 stage_wait() { # label log
-    local start=$SECONDS
+    local start=$SECONDS shown=0
     while kill -0 "$stage_pid" 2>/dev/null; do
-        [ ! -t 1 ] || [ $((SECONDS - start)) -lt 1 ] || stage_show "$1" $((SECONDS - start)) "$2"
+        if [ -t 1 ] && [ $((SECONDS - start)) -gt $shown ]; then
+            shown=$((SECONDS - start))
+            stage_show "$1" $shown "$2"
+        fi
         sleep 0.1
     done
 }
 
 # stage NAME COMMAND...: runs it; on failure prints the end of its log and ends ./dev, unless stage_soft is set.
 stage() {
-    local name=$1 log=$logs/${1// /-}.log start=$EPOCHREALTIME label status=0
+    local name=$1 log=$logs/${1//[^a-z0-9]/-}.log start=$EPOCHREALTIME label status=0
     shift
     stage_number=$((stage_number + 1))
     label="[$stage_number/$stage_count] $name"
