@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "wire/execute.h"
+
+#include <math.h>
+
+#include "wire/json.h"
+
+static int read_code(struct cm_json_value *value, size_t code_max, struct cm_execute_body *ret, struct cm_err *err)
+{
+    size_t len;
+
+    if (value->kind == CM_JSON_ABSENT)
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "code: field required");
+    if (value->kind != CM_JSON_STRING)
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "code: must be a string");
+    if (!cm_json_decode(value, &len))
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "code: holds half of a surrogate pair");
+    if (len > code_max)
+        return cm_err_set(err, CM_ERR_TOO_LARGE, "code: has %zu bytes, MAX_CODE_LENGTH is %zu", len, code_max);
+    ret->code = value->raw;
+    ret->code_len = len;
+    return 0;
+}
+
+static int read_context(const struct cm_json_value *value, struct cm_execute_body *ret, struct cm_err *err)
+{
+    if (value->kind == CM_JSON_ABSENT || value->kind == CM_JSON_NULL)
+        return 0;
+    if (value->kind != CM_JSON_OBJECT)
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "context: must be an object or null");
+    ret->context = value->raw;
+    ret->context_len = value->len;
+    return 0;
+}
+
+static int read_timeout(const struct cm_json_value *value, struct cm_execute_body *ret, struct cm_err *err)
+{
+    if (value->kind == CM_JSON_ABSENT || value->kind == CM_JSON_NULL)
+        return 0;
+    double seconds = value->kind == CM_JSON_NUMBER ? cm_json_number(value) : -1;
+    if (!(seconds >= 0) || !isfinite(seconds))
+        return cm_err_set(err, CM_ERR_BAD_FIELD,
+                          "timeout: must be a number of seconds from 0 (the default) to MAX_TIMEOUT");
+    ret->timeout_s = seconds;
+    return 0;
+}
+
+int cm_execute_read(char *body, size_t len, size_t code_max, struct cm_execute_body *ret, struct cm_err *err)
+{
+    struct cm_json_member m[] = {{.name = "code"}, {.name = "context"}, {.name = "timeout"}};
+    struct cm_execute_body b = {0};
+    int rc;
+
+    if ((rc = cm_json_object(body, len, m, 3, err)) < 0 || (rc = read_code(&m[0].value, code_max, &b, err)) < 0 ||
+        (rc = read_context(&m[1].value, &b, err)) < 0 || (rc = read_timeout(&m[2].value, &b, err)) < 0)
+        return rc;
+    *ret = b;
+    return 0;
+}

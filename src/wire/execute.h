@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The body of the execute routes: what a client asks. */
+#ifndef CM_WIRE_EXECUTE_H
+#define CM_WIRE_EXECUTE_H
+
+#include <stddef.h>
+
+#include "base/err.h"
+
+/* Slices of the body that it was read from. */
+struct cm_execute_body {
+    const char *code; /* UTF-8 */
+    size_t code_len;
+    const char *context; /* the text of a JSON object, or NULL */
+    size_t context_len;
+    double timeout_s; /* 0 when the request names none */
+};
+
+/* Reads {"code", "context"?, "timeout"?}; other members are ignored. Decodes in place: the body's text is gone
+ * afterwards. Each refusal names the field and the rule: CM_ERR_BAD_JSON, CM_ERR_BAD_FIELD, or CM_ERR_TOO_LARGE
+ * for code above `code_max` bytes. */
+int cm_execute_read(char *body, size_t len, size_t code_max, struct cm_execute_body *ret, struct cm_err *err);
+
+#endif
