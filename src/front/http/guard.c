@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who may ask, and how.
+ *
+ * A web page that somebody looks at can send requests to a port of that person's machine. It cannot choose its
+ * Origin header, and without one it can only send what a form can; so a foreign Origin is refused, and so is a
+ * body that does not say it is JSON. A name that points to the loopback address today and pointed elsewhere
+ * before (DNS rebinding) makes such a page look local to the browser: the Host header still tells.
+ *
+ * A body whose length could be read in two ways lets a request hide inside another one when a proxy stands in
+ * front: both ways of framing at once, or one of them twice, are refused.
+ */
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "front/http/internal.h"
+
+static const struct {
+    const char *name;
+    size_t offset;
+    bool once;
+} known[] = {
+    {"host", offsetof(struct headers, host), true},
+    {"origin", offsetof(struct headers, origin), true},
+    {"content-type", offsetof(struct headers, content_type), true},
+    {"content-length", offsetof(struct headers, content_length), true},
+    {"transfer-encoding", offsetof(struct headers, transfer_encoding), true},
+    {"expect", offsetof(struct headers, expect), false},
+    {"x-correlation-id", offsetof(struct headers, correlation), false},
+};
+
+static enum MHD_Result note_header(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+    struct headers *ret = cls;
+
+    (void)kind;
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (strcasecmp(known[i].name, name) != 0)
+            continue;
+        const char **slot = (const char **)((char *)ret + known[i].offset);
+        if (*slot && known[i].once)
+            ret->twice = known[i].name;
+        else
+            *slot = value ? value : "";
+    }
+    return MHD_YES;
+}
+
+void cm_http_headers(struct MHD_Connection *mhd, struct headers *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    MHD_get_connection_values(mhd, MHD_HEADER_KIND, note_header, ret);
+}
+
+/* The host of "name", "name:port", "[v6]" or "[v6]:port"; false when it is none of them. */
+static bool cut_port(const char *host, char ret[static 256])
+{
+    size_t len = *host == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+
+    if (len == 0 || len > 255 || len > strlen(host))
+        return false;
+    if (host[len] != '\0' && (host[len] != ':' || host[len + 1 + strspn(host + len + 1, "0123456789")] != '\0'))
+        return false;
+    memcpy(ret, host, len);
+    ret[len] = '\0';
+    return true;
+}
+
+static bool is_address(const char *name)
+{
+    struct in6_addr any;
+    char inner[256];
+
+    if (*name != '[')
+        return inet_pton(AF_INET, name, &any) == 1;
+    snprintf(inner, sizeof(inner), "%.*s", (int)strcspn(name + 1, "]"), name + 1);
+    return inet_pton(AF_INET6, inner, &any) == 1;
+}
+
+static bool is_loopback(const char *name)
+{
+    size_t len = strlen(name);
+
+    if (strcasecmp(name, "localhost") == 0 || strcmp(name, "[::1]") == 0)
+        return true;
+    if (len > 10 && strcasecmp(name + len - 10, ".localhost") == 0)
+        return true;
+    return strncmp(name, "127.", 4) == 0 && is_address(name);
+}
+
+bool cm_http_host_is_local(const char *host)
+{
+    char name[256];
+
+    return cut_port(host, name) && (is_loopback(name) || is_address(name));
+}
+
+static bool in_list(const char *word, const char *list)
+{
+    size_t len = strlen(word);
+
+    while (*list) {
+        list += strspn(list, ", ");
+        size_t item = strcspn(list, ", ");
+        if (item == len && len > 0 && strncasecmp(word, list, len) == 0)
+            return true;
+        list += item;
+    }
+    return false;
+}
+
+bool cm_http_origin_allowed(const char *origin, const char *allowed)
+{
+    char name[256];
+    const char *host = strstr(origin, "://");
+
+    if (in_list(origin, allowed))
+        return true;
+    if (strncmp(origin, "http://", 7) != 0 && strncmp(origin, "https://", 8) != 0)
+        return false;
+    return cut_port(host + 3, name) && is_loopback(name);
+}
+
+static int guard_framing(const struct headers *hd, struct cm_err *err)
+{
+    if (hd->twice)
+        return cm_err_set(err, CM_ERR_BAD_REQUEST, "header %s appears twice", hd->twice);
+    if (hd->transfer_encoding && hd->content_length)
+        return cm_err_set(err, CM_ERR_BAD_REQUEST, "Content-Length and Transfer-Encoding exclude each other");
+    if (hd->transfer_encoding && strcasecmp(hd->transfer_encoding, "chunked") != 0)
+        return cm_err_set(err, CM_ERR_BAD_REQUEST, "Transfer-Encoding: only \"chunked\" is known");
+    if (hd->expect && strcasecmp(hd->expect, "100-continue") != 0)
+        return cm_err_set(err, CM_ERR_BAD_REQUEST, "Expect: only \"100-continue\" is known");
+    return 0;
+}
+
+static bool is_json(const char *content_type)
+{
+    size_t len = strcspn(content_type, "; \t");
+
+    return len == 16 && strncasecmp(content_type, "application/json", len) == 0;
+}
+
+static bool has_body(const struct headers *hd)
+{
+    return hd->transfer_encoding || (hd->content_length && strcmp(hd->content_length, "0") != 0);
+}
+
+int cm_http_guard(const struct cm_http *h, const struct route *route, const struct headers *hd, struct cm_err *err)
+{
+    int rc = guard_framing(hd, err);
+
+    if (rc < 0)
+        return rc;
+    if (hd->origin && !cm_http_origin_allowed(hd->origin, h->conf->allowed_origins))
+        return cm_err_set(err, CM_ERR_FORBIDDEN, "origin \"%.100s\" may not call", hd->origin);
+    if (h->loopback && hd->host && !cm_http_host_is_local(hd->host))
+        return cm_err_set(err, CM_ERR_FORBIDDEN, "host \"%.100s\" is not a name of this machine", hd->host);
+    if (route && route->body != BODY_NONE && hd->content_type && has_body(hd) && !is_json(hd->content_type))
+        return cm_err_set(err, CM_ERR_MEDIA_TYPE, "Content-Type: \"%.100s\" is not application/json",
+                          hd->content_type);
+    return 0;
+}
+
+static bool good_correlation(const char *given)
+{
+    size_t len = strlen(given);
+
+    if (len == 0 || len > CORRELATION_MAX)
+        return false;
+    for (; *given; given++)
+        if (*given <= ' ' || *given > '~' || *given == '"' || *given == '\'')
+            return false;
+    return true;
+}
+
+void cm_http_correlation(struct cm_http *h, const char *given, char ret[static CORRELATION_MAX + 1])
+{
+    if (given && good_correlation(given))
+        memcpy(ret, given, strlen(given) + 1);
+    else
+        snprintf(ret, CORRELATION_MAX + 1, "%s-%llx", h->id_seed, (unsigned long long)++h->id_count);
+}

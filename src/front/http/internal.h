@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of this room share. */
+#ifndef CM_HTTP_INTERNAL_H
+#define CM_HTTP_INTERNAL_H
+
+#include <microhttpd.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "conf/conf.h"
+#include "ev/loop.h"
+#include "front/http/http.h"
+#include "session/session.h"
+
+#define CORRELATION_MAX 128
+#define CONN_MAGIC      0x434f4e4eu
+#define REQUEST_MAGIC   0x52455155u
+
+struct cm_http {
+    struct cm_loop *loop;
+    const struct cm_conf *conf;
+    struct cm_sessions *sessions;
+    struct cm_metrics *metrics;
+    struct MHD_Daemon *daemon;
+    struct cm_watch *daemon_watch; /* the daemon's own epoll descriptor */
+    struct cm_watch *hangup_watch;
+    struct cm_timer *tick;    /* lets the daemon see its idle connections */
+    struct cm_task run_task;  /* the daemon has something to do: a resumed connection, or bytes left over */
+    struct request *waiting;  /* list of the suspended requests */
+    int listen_fd, hangup_fd; /* hangup_fd: an epoll of all client sockets, for their hang-ups only */
+    unsigned port;
+    bool draining, closing;
+    bool loopback;           /* nobody from outside can connect */
+    size_t answer_max;       /* bytes of one answer */
+    char id_seed[17];        /* of the correlation ids that we make */
+    uint64_t id_count;
+};
+
+struct conn {
+    unsigned magic;
+    int fd;
+    bool hung; /* the client has closed its side */
+    struct request *waiting;
+};
+
+enum body_rule { BODY_NONE, BODY_OPTIONAL, BODY_JSON };
+
+struct request;
+struct route {
+    const char *method, *path;
+    void (*handle)(struct request *rq);
+    enum body_rule body;
+};
+
+/* RECEIVING -> ANSWERED, or RECEIVING -> WAITING -> ANSWERED or GONE. */
+enum request_state { RECEIVING, WAITING, ANSWERED, GONE };
+
+struct answer {
+    unsigned status; /* 0 = there is none */
+    struct cm_buf body;
+    const char *content_type, *allow;
+    char allow_text[64];
+    bool retry_after, close;
+};
+
+/* One request. Shared by the daemon's connection and, while a session is being created, by that creation. */
+struct request {
+    unsigned magic, refs;
+    struct cm_http *http; /* this and the next two are NULL once the daemon is done with the request */
+    struct MHD_Connection *mhd;
+    struct conn *conn;
+    const struct route *route;
+    enum request_state state;
+    struct request *prev, *next; /* in http->waiting */
+    struct cm_exec *exec;        /* while one is queued or runs */
+    struct cm_buf body;
+    uint64_t started_ns, received; /* received: bytes of body, also the dropped ones */
+    char session_id[CM_SESSION_ID_MAX];
+    char correlation[CORRELATION_MAX + 1];
+    char method[8], path[128]; /* for the log, cut */
+    struct answer answer;
+};
+
+/* The headers that decide something, as the client sent them; NULL where there is none. */
+struct headers {
+    const char *host, *origin, *content_type, *content_length, *transfer_encoding, *expect, *correlation;
+    const char *twice; /* name of one that may appear only once and did not */
+};
+
+/* routes.c: finds the route and the session's id. 0, CM_ERR_NOT_FOUND or, with `allow` filled, CM_ERR_METHOD. */
+int cm_http_route(const char *method, const char *path, const struct route **ret, char id[static CM_SESSION_ID_MAX],
+                  char allow[static 64], struct cm_err *err);
+
+/* guard.c */
+void cm_http_headers(struct MHD_Connection *mhd, struct headers *ret);
+/* Framing, origin, host and content type. Errors: BAD_REQUEST, FORBIDDEN, MEDIA_TYPE. */
+int cm_http_guard(const struct cm_http *h, const struct route *route, const struct headers *hd, struct cm_err *err);
+void cm_http_correlation(struct cm_http *h, const char *given, char ret[static CORRELATION_MAX + 1]);
+bool cm_http_origin_allowed(const char *origin, const char *allowed);
+bool cm_http_host_is_local(const char *host);
+
+/* answer.c: set rq->answer. */
+void cm_http_answer_error(struct request *rq, const struct cm_err *err);
+void cm_http_answer_text(struct request *rq, unsigned status, const char *json);
+/* Takes the buffer's contents; JSON unless content_type says otherwise. `rc` is the result of writing them:
+ * negative answers that error instead. */
+void cm_http_answer_buf(struct request *rq, unsigned status, struct cm_buf *body, int rc);
+/* Hands the answer to the daemon. */
+enum MHD_Result cm_http_send(struct request *rq);
+/* Sends an error past the daemon, which cannot answer before the end of a body; close the connection after it. */
+void cm_http_send_raw(struct request *rq, const struct cm_err *err);
+
+/* result.c */
+int cm_http_write_result(struct cm_buf *buf, const struct cm_exec_result *res, const char *session_id,
+                         const char *execution_id);
+
+/* server.c: lets the daemon do what there is to do; not from its own callbacks. */
+void cm_http_run(struct cm_http *h);
+
+/* request.c */
+enum MHD_Result cm_http_on_request(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
+                                   const char *version, const char *data, size_t *len, void **state);
+void cm_http_on_completed(void *cls, struct MHD_Connection *mhd, void **state, enum MHD_RequestTerminationCode why);
+/* The handler's answer comes later: parks the connection. */
+void cm_http_wait(struct request *rq);
+/* The answer of a waiting request is set. */
+void cm_http_resume(struct request *rq);
+/* The client of a waiting request is gone, or the server ends. */
+void cm_http_gone(struct request *rq);
+struct request *cm_http_ref(struct request *rq);
+void cm_http_unref(struct request *rq);
+
+#define CM_ROUTE(method, path, handler, body) void cm_http_##handler(struct request *rq);
+#include "routes.def"
+#undef CM_ROUTE
+
+#endif

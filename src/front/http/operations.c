@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One short function per route of tables/routes.def: each sets an answer, or waits for one. */
+#include <stdio.h>
+#include <string.h>
+
+#include "front/http/internal.h"
+#include "obs/metrics.h"
+#include "wire/execute.h"
+#include "wire/json.h"
+
+#define SMALL_MAX   4096
+#define LIST_MAX    (100000u * (CM_SESSION_ID_MAX + 4)) /* the most that MAX_SESSIONS allows */
+#define METRICS_MAX (1u << 20)
+
+/* Executions */
+
+static void on_execute_done(void *arg, const struct cm_exec_result *res, const struct cm_err *err)
+{
+    struct request *rq = arg;
+    struct cm_buf buf;
+
+    if (res) {
+        const char *id = rq->session_id[0] ? rq->session_id : NULL;
+        cm_buf_init(&buf, rq->http->answer_max);
+        int rc = cm_http_write_result(&buf, res, id, cm_exec_id(rq->exec));
+        cm_http_answer_buf(rq, 200, &buf, rc);
+    } else {
+        cm_http_answer_error(rq, err);
+    }
+    rq->exec = NULL;
+    cm_http_resume(rq);
+}
+
+static int start(struct request *rq, const char *id, enum cm_exec_mode mode, struct cm_err *err)
+{
+    static const struct cm_exec_ops ops = {NULL, on_execute_done};
+    struct cm_execute_body body;
+    int rc = cm_execute_read(cm_buf_data(&rq->body), rq->body.len, rq->http->conf->max_code_length, &body, err);
+
+    if (rc < 0)
+        return rc;
+    struct cm_exec_request req = {
+        .code = body.code,
+        .code_len = body.code_len,
+        .context = body.context,
+        .context_len = body.context_len,
+        .mode = mode,
+        .timeout_s = body.timeout_s,
+        .correlation_id = rq->correlation,
+    };
+    return cm_sessions_execute(rq->http->sessions, id, &req, &ops, rq, &rq->exec, err);
+}
+
+static void run(struct request *rq, const char *id, enum cm_exec_mode mode)
+{
+    struct cm_err err;
+    int rc = start(rq, id, mode, &err);
+
+    cm_buf_done(&rq->body);
+    if (rc < 0)
+        cm_http_answer_error(rq, &err);
+    else
+        cm_http_wait(rq);
+}
+
+void cm_http_execute(struct request *rq)
+{
+    run(rq, rq->session_id, CM_EXEC_SESSION);
+}
+
+void cm_http_execute_once(struct request *rq)
+{
+    run(rq, NULL, CM_EXEC_ONESHOT);
+}
+
+/* Sessions */
+
+static void write_created(struct request *rq, const char *id)
+{
+    char text[CM_SESSION_ID_MAX + 32];
+
+    snprintf(text, sizeof(text), "{\"session_id\":\"%s\"}", id);
+    cm_http_answer_text(rq, 200, text);
+}
+
+/* A creation cannot be withdrawn: when its client has left meanwhile, the session goes at once. */
+static void on_created(void *arg, const char *id, const struct cm_err *err)
+{
+    struct request *rq = arg;
+
+    if (rq->http && rq->state == WAITING) {
+        if (rq->conn->hung && id)
+            cm_sessions_delete(rq->http->sessions, id);
+        if (id)
+            write_created(rq, id);
+        else
+            cm_http_answer_error(rq, err);
+        cm_http_resume(rq);
+    }
+    cm_http_unref(rq);
+}
+
+static int check_empty_or_object(struct request *rq, struct cm_err *err)
+{
+    char *text = cm_buf_data(&rq->body);
+
+    return rq->body.len == 0 ? 0 : cm_json_object(text, rq->body.len, NULL, 0, err);
+}
+
+void cm_http_create_session(struct request *rq)
+{
+    struct cm_err err;
+    int rc = check_empty_or_object(rq, &err);
+
+    if (rc == 0)
+        rc = cm_sessions_create(rq->http->sessions, rq->correlation, on_created, rq, &err);
+    if (rc < 0) {
+        cm_http_answer_error(rq, &err);
+        return;
+    }
+    cm_http_ref(rq);
+    cm_http_wait(rq);
+}
+
+void cm_http_delete_session(struct request *rq)
+{
+    cm_sessions_delete(rq->http->sessions, rq->session_id);
+    cm_http_answer_text(rq, 200, "{\"status\":\"ok\"}");
+}
+
+static int write_info(struct cm_buf *buf, const struct cm_session_info *info)
+{
+    char expires[32] = "null";
+
+    if (info->expires_in_s >= 0)
+        snprintf(expires, sizeof(expires), "%.3f", info->expires_in_s);
+    return cm_buf_printf(buf,
+                         "{\"session_id\":\"%s\",\"state\":\"%s\",\"executions\":%u,\"queued\":%u,"
+                         "\"age_seconds\":%.3f,\"idle_seconds\":%.3f,\"expires_in_seconds\":%s,"
+                         "\"memory_bytes\":%llu,\"pid\":%d}",
+                         info->id, info->state, info->executions, info->queued, info->age_s, info->idle_s, expires,
+                         (unsigned long long)info->memory_bytes, info->pid);
+}
+
+void cm_http_show_session(struct request *rq)
+{
+    struct cm_session_info info;
+    struct cm_buf buf;
+    struct cm_err err;
+
+    if (cm_sessions_info(rq->http->sessions, rq->session_id, &info, &err) < 0) {
+        cm_http_answer_error(rq, &err);
+        return;
+    }
+    cm_buf_init(&buf, SMALL_MAX);
+    int rc = write_info(&buf, &info);
+    cm_http_answer_buf(rq, 200, &buf, rc);
+}
+
+struct list {
+    struct cm_buf buf;
+    const char *lead;
+    int rc;
+};
+
+static void add_session(void *arg, const struct cm_session_info *info)
+{
+    struct list *list = arg;
+
+    if (list->rc < 0)
+        return;
+    list->rc = cm_buf_puts(&list->buf, list->lead);
+    if (list->rc == 0)
+        list->rc = cm_json_put_string(&list->buf, info->id, strlen(info->id));
+    list->lead = ",";
+}
+
+void cm_http_list_sessions(struct request *rq)
+{
+    struct list list = {.lead = ""};
+
+    cm_buf_init(&list.buf, LIST_MAX);
+    list.rc = cm_buf_puts(&list.buf, "{\"sessions\":[");
+    cm_sessions_each(rq->http->sessions, add_session, &list);
+    if (list.rc == 0)
+        list.rc = cm_buf_puts(&list.buf, "]}");
+    cm_http_answer_buf(rq, 200, &list.buf, list.rc);
+}
+
+/* The server itself */
+
+void cm_http_health(struct request *rq)
+{
+    cm_http_answer_text(rq, 200, "{\"status\":\"healthy\"}");
+}
+
+void cm_http_ready(struct request *rq)
+{
+    if (!rq->http->draining && cm_sessions_ready(rq->http->sessions)) {
+        cm_http_answer_text(rq, 200, "{\"status\":\"ready\"}");
+    } else {
+        cm_http_answer_text(rq, 503, "{\"status\":\"not_ready\"}");
+        rq->answer.retry_after = true;
+    }
+}
+
+void cm_http_version(struct request *rq)
+{
+    cm_http_answer_text(rq, 200, "{\"name\":\"codemode\",\"version\":\"" CM_VERSION "\"}");
+}
+
+void cm_http_metrics(struct request *rq)
+{
+    struct cm_buf buf;
+
+    cm_buf_init(&buf, METRICS_MAX);
+    int rc = cm_metrics_render(rq->http->metrics, &buf);
+    if (rc == 0)
+        rq->answer.content_type = "text/plain; version=0.0.4; charset=utf-8";
+    cm_http_answer_buf(rq, 200, &buf, rc);
+}

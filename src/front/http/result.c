@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "base/clock.h"
+#include "front/http/internal.h"
+#include "wire/json.h"
+
+static const char *const states[] = {
+    [CM_STATE_KEPT] = "kept", [CM_STATE_ROLLED_BACK] = "rolled_back", [CM_STATE_LOST] = "lost"};
+
+/* `lead` is everything between the value before and this one. */
+static int put(struct cm_buf *buf, const char *lead, const char *text, size_t len)
+{
+    int rc = cm_buf_puts(buf, lead);
+
+    return rc < 0 ? rc : cm_json_put_string(buf, text, len);
+}
+
+static int put_texts(struct cm_buf *buf, const struct cm_exec_result *r)
+{
+    const struct {
+        const char *lead, *text;
+        size_t len;
+    } texts[] = {
+        {"{\"stdout\":", r->out ? r->out : "", r->out_len},
+        {",\"stderr\":", r->err ? r->err : "", r->err_len},
+        {",\"result\":", r->result, r->result_len},
+        {",\"error\":", r->error, r->error_len},
+        {",\"error_type\":", r->error_type, r->error_type_len},
+        {",\"traceback\":", r->traceback, r->traceback_len},
+    };
+
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        int rc = put(buf, texts[i].lead, texts[i].text, texts[i].len);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static const char *boolean(bool b)
+{
+    return b ? "true" : "false";
+}
+
+static int put_figures(struct cm_buf *buf, const struct cm_exec_result *r)
+{
+    return cm_buf_printf(buf,
+                         ",\"execution_time\":%llu.%09llu,\"success\":%s,\"timed_out\":%s,\"state\":\"%s\","
+                         "\"stdout_truncated\":%s,\"stderr_truncated\":%s,\"memory_bytes\":%llu",
+                         (unsigned long long)(r->duration_ns / CM_NS_PER_S),
+                         (unsigned long long)(r->duration_ns % CM_NS_PER_S), boolean(r->success),
+                         boolean(r->timed_out), states[r->state], boolean(r->out_truncated),
+                         boolean(r->err_truncated), (unsigned long long)r->memory_bytes);
+}
+
+int cm_http_write_result(struct cm_buf *buf, const struct cm_exec_result *r, const char *session_id,
+                         const char *execution_id)
+{
+    int rc;
+
+    if ((rc = put_texts(buf, r)) < 0 || (rc = cm_buf_puts(buf, ",\"locals\":")) < 0 ||
+        (rc = r->locals ? cm_buf_append(buf, r->locals, r->locals_len) : cm_buf_puts(buf, "{}")) < 0 ||
+        (rc = put_figures(buf, r)) < 0 ||
+        (rc = put(buf, ",\"session_id\":", session_id, session_id ? strlen(session_id) : 0)) < 0 ||
+        (rc = put(buf, ",\"execution_id\":", execution_id, strlen(execution_id))) < 0)
+        return rc;
+    return cm_buf_append(buf, "}", 1);
+}

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The daemon on our loop.
+ *
+ * libmicrohttpd brings its own epoll set; the loop watches that set's descriptor and runs the daemon when it is
+ * readable. While a request waits for its execution the daemon does not look at the connection, so nobody would
+ * notice a client that leaves. Each client socket is therefore also in a second epoll set, from the connection's
+ * start to its end, edge-triggered and for hang-ups only: it costs nothing per request.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/random.h"
+#include "front/http/internal.h"
+#include "obs/log.h"
+
+#define BACKLOG            1024
+#define HEADERS_MAX        32768 /* bytes of a connection's memory: request line, headers and a piece of body */
+#define TICK_MS            1000
+#define RUNS_AT_ONCE       8 /* then other rooms have their turn */
+#define HANGUPS_AT_ONCE    64
+
+static void on_log(void *arg, const char *format, va_list ap)
+{
+    char text[256];
+
+    (void)arg;
+    if (!cm_log_on(CM_LOG_DEBUG))
+        return;
+    vsnprintf(text, sizeof(text), format, ap);
+    text[strcspn(text, "\n")] = '\0';
+    cm_log_write(CM_LOG_DEBUG, "http_daemon", (const struct cm_log_field[]){CM_LOG_STR("text", text), {.key = NULL}});
+}
+
+/* No route holds an escaped character, and a decoded one could end a C string early. */
+static size_t keep_escapes(void *arg, struct MHD_Connection *mhd, char *text)
+{
+    (void)arg;
+    (void)mhd;
+    return strlen(text);
+}
+
+/* Connections */
+
+static void connection_begins(struct cm_http *h, struct MHD_Connection *mhd, void **context)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct conn *conn = info ? calloc(1, sizeof(*conn)) : NULL;
+
+    *context = conn; /* a connection without one is closed at its first request */
+    if (!conn)
+        return;
+    conn->magic = CONN_MAGIC;
+    conn->fd = info->connect_fd;
+    struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLET, .data.ptr = conn};
+    if (epoll_ctl(h->hangup_fd, EPOLL_CTL_ADD, conn->fd, &ev) < 0) {
+        free(conn);
+        *context = NULL;
+    }
+}
+
+static void connection_ends(struct cm_http *h, void **context)
+{
+    struct conn *conn = *context;
+
+    if (!conn)
+        return;
+    epoll_ctl(h->hangup_fd, EPOLL_CTL_DEL, conn->fd, NULL);
+    conn->magic = 0;
+    free(conn);
+    *context = NULL;
+}
+
+static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
+                          enum MHD_ConnectionNotificationCode what)
+{
+    if (what == MHD_CONNECTION_NOTIFY_STARTED)
+        connection_begins(cls, mhd, context);
+    else
+        connection_ends(cls, context);
+}
+
+/* Nothing here frees a connection - only the daemon's run does - so the events of one batch stay valid. */
+static void on_hangups(void *arg, int events)
+{
+    struct cm_http *h = arg;
+    struct epoll_event list[HANGUPS_AT_ONCE];
+    int n = epoll_wait(h->hangup_fd, list, HANGUPS_AT_ONCE, 0);
+
+    (void)events;
+    for (int i = 0; i < n; i++) {
+        struct conn *conn = list[i].data.ptr;
+        conn->hung = true;
+        if (conn->waiting)
+            cm_http_gone(conn->waiting);
+    }
+}
+
+/* The daemon */
+
+static void run_again(void *arg)
+{
+    cm_http_run(arg);
+}
+
+void cm_http_run(struct cm_http *h)
+{
+    MHD_UNSIGNED_LONG_LONG wait_ms = 0;
+
+    for (int i = 0; i < RUNS_AT_ONCE; i++) {
+        MHD_run(h->daemon);
+        if (MHD_get_timeout(h->daemon, &wait_ms) != MHD_YES || wait_ms > 0)
+            return;
+    }
+    cm_task_post(h->loop, &h->run_task, run_again, h);
+}
+
+static void on_daemon(void *arg, int events)
+{
+    (void)events;
+    cm_http_run(arg);
+}
+
+static void on_tick(void *arg)
+{
+    cm_http_run(arg);
+}
+
+static int listen_at(const struct addrinfo *ai)
+{
+    cm_autofd int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int on = 1;
+
+    if (fd < 0)
+        return -errno;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* accepted sockets inherit it */
+    if (bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0)
+        return -errno;
+    return cm_steal_fd(&fd);
+}
+
+static bool address_is_loopback(const struct sockaddr *sa)
+{
+    if (sa->sa_family == AF_INET6)
+        return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)sa)->sin6_addr);
+    return ntohl(((const struct sockaddr_in *)sa)->sin_addr.s_addr) >> 24 == 127;
+}
+
+static unsigned bound_port(int fd)
+{
+    struct sockaddr_storage ss;
+    socklen_t len = sizeof(ss);
+
+    if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
+        return 0;
+    return ntohs(ss.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&ss)->sin6_port
+                                          : ((struct sockaddr_in *)&ss)->sin_port);
+}
+
+static int open_socket(struct cm_http *h, struct cm_err *err)
+{
+    struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *list;
+    char port[8];
+
+    snprintf(port, sizeof(port), "%u", h->conf->port);
+    int rc = getaddrinfo(h->conf->host, port, &hints, &list);
+    if (rc != 0)
+        return cm_err_set(err, CM_ERR_CONFIG, "HOST: \"%.80s\": %s", h->conf->host, gai_strerror(rc));
+    h->listen_fd = listen_at(list);
+    h->loopback = address_is_loopback(list->ai_addr);
+    freeaddrinfo(list);
+    if (h->listen_fd < 0)
+        return cm_err_sys(err, -h->listen_fd, "listen on %.80s port %s", h->conf->host, port);
+    h->port = bound_port(h->listen_fd);
+    return 0;
+}
+
+static int start_daemon(struct cm_http *h, struct cm_err *err)
+{
+    h->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, cm_http_on_request, h,
+        MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, h->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+        h->conf->max_connections, MHD_OPTION_CONNECTION_TIMEOUT, h->conf->idle_timeout,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADERS_MAX, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
+        MHD_OPTION_NOTIFY_COMPLETED, cm_http_on_completed, h, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+    if (!h->daemon)
+        return cm_err_set(err, CM_ERR_SYSTEM, "the HTTP server could not start");
+    return 0;
+}
+
+static int join_loop(struct cm_http *h, struct cm_err *err)
+{
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+
+    if (!info)
+        return cm_err_set(err, CM_ERR_SYSTEM, "the HTTP server has no epoll descriptor");
+    h->daemon_watch = cm_watch_open(h->loop, info->epoll_fd, CM_EV_READ, on_daemon, h, err);
+    h->hangup_watch = h->daemon_watch ? cm_watch_open(h->loop, h->hangup_fd, CM_EV_READ, on_hangups, h, err) : NULL;
+    h->tick = h->hangup_watch ? cm_timer_open(h->loop, on_tick, h, err) : NULL;
+    if (!h->tick)
+        return err ? err->code : CM_ERR_SYSTEM;
+    cm_timer_start(h->tick, TICK_MS, TICK_MS);
+    return 0;
+}
+
+static int build(struct cm_http *h, struct cm_err *err)
+{
+    int rc = cm_random_hex(h->id_seed, 16, err);
+
+    if (rc < 0)
+        return rc;
+    h->hangup_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (h->hangup_fd < 0)
+        return cm_err_sys(err, errno, "epoll set of the clients");
+    if ((rc = open_socket(h, err)) < 0 || (rc = start_daemon(h, err)) < 0)
+        return rc;
+    return join_loop(h, err);
+}
+
+int cm_http_open(struct cm_loop *loop, const struct cm_conf *conf, struct cm_sessions *sessions,
+                 struct cm_metrics *metrics, struct cm_http **ret, struct cm_err *err)
+{
+    struct cm_http *h = calloc(1, sizeof(*h));
+
+    if (!h)
+        return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the HTTP server");
+    h->loop = loop;
+    h->conf = conf;
+    h->sessions = sessions;
+    h->metrics = metrics;
+    h->listen_fd = h->hangup_fd = -1;
+    /* Every byte of a text may take six as an escape. */
+    h->answer_max = 6 * (2 * conf->max_output + 3 * conf->max_result) + conf->max_locals + 4096;
+    int rc = build(h, err);
+    if (rc < 0) {
+        cm_http_free(h);
+        return rc;
+    }
+    *ret = h;
+    return 0;
+}
+
+unsigned cm_http_port(const struct cm_http *h)
+{
+    return h->port;
+}
+
+void cm_http_drain(struct cm_http *h)
+{
+    if (h->draining)
+        return;
+    h->draining = true;
+    MHD_quiesce_daemon(h->daemon);
+    h->listen_fd = cm_fd_close(h->listen_fd);
+}
+
+static void stop_daemon(struct cm_http *h)
+{
+    h->closing = true;
+    while (h->waiting)
+        cm_http_gone(h->waiting);
+    /* The daemon must not be stopped while a connection is suspended; a run lets the resumed ones go on. */
+    MHD_run(h->daemon);
+    MHD_stop_daemon(h->daemon); /* closes the listening socket too, unless it was taken back */
+    if (!h->draining)
+        h->listen_fd = -1;
+}
+
+struct cm_http *cm_http_free(struct cm_http *h)
+{
+    if (!h)
+        return NULL;
+    h->tick = cm_timer_close(h->tick);
+    h->hangup_watch = cm_watch_close(h->hangup_watch);
+    h->daemon_watch = cm_watch_close(h->daemon_watch);
+    if (h->daemon)
+        stop_daemon(h);
+    cm_task_cancel(h->loop, &h->run_task);
+    cm_fd_close(h->listen_fd);
+    cm_fd_close(h->hangup_fd);
+    free(h);
+    return NULL;
+}
