@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting the real sidecar, talking to it, and looking at its processes from outside."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+import requests
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("CODEMODE_BUILD") or ROOT / "build").resolve()
+CODEMODE = BUILD / "codemode"
+
+#: Every bound on a wait is multiplied by this; raise it on slow machines and for sanitizer builds.
+PATIENCE = float(os.environ.get("CODEMODE_PATIENCE") or 1)
+
+#: An environment variable of the server that no session may ever see.
+SECRET = "not-for-sessions-5f2c9a"
+
+DEFAULTS = {"SPARE_WORKERS": "2", "LOG_LEVEL": "INFO", "GRACE": "1"}
+
+
+def eventually(check, what, deadline=5.0, pause=0.02):
+    """Polls `check` until it is true and returns its value; fails with `what` after `deadline` seconds."""
+    end = time.monotonic() + deadline * PATIENCE
+    while True:
+        value = check()
+        if value:
+            return value
+        assert time.monotonic() < end, f"{what}: not within {deadline * PATIENCE:g} s (last value: {value!r})"
+        time.sleep(pause)
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def process_table():
+    """{pid: (parent, state, start time)} of every process, read from /proc."""
+    table = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{entry}/stat", encoding="ascii", errors="replace") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+            table[int(entry)] = (int(fields[1]), fields[0], int(fields[19]))
+    return table
+
+
+def alive(pid):
+    """True while the process runs; a zombie does not count."""
+    row = process_table().get(pid)
+    return row is not None and row[1] != "Z"
+
+
+def resident_bytes(pid):
+    with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Session:
+    """One session of a running sidecar."""
+
+    def __init__(self, sidecar, session_id):
+        self.sidecar = sidecar
+        self.id = session_id
+        self.path = f"/session/{session_id}"
+
+    def post(self, code, **body):
+        """The HTTP answer to one execution. Keyword arguments are further fields of the request."""
+        return self.sidecar.request("POST", self.path + "/execute", json={"code": code, **body})
+
+    def run(self, code, **body):
+        """The JSON of one execution; its status must be 200."""
+        answer = self.post(code, **body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def ok(self, code, **body):
+        """The JSON of an execution that must succeed."""
+        reply = self.run(code, **body)
+        assert reply["success"] is True, (reply["error"], reply.get("traceback"), reply["stderr"])
+        return reply
+
+    def value(self, code, **body):
+        """The repr of the last expression of code that must succeed."""
+        return self.ok(code, **body)["result"]
+
+    def fails(self, code, error_type, **body):
+        """The JSON of code that must raise `error_type`."""
+        reply = self.run(code, **body)
+        assert reply["success"] is False, reply
+        assert reply["error_type"] == error_type and error_type in reply["error"], reply
+        return reply
+
+    def info(self):
+        answer = self.sidecar.request("GET", self.path)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def pid(self):
+        return self.info()["pid"]
+
+    def delete(self):
+        return self.sidecar.request("DELETE", self.path)
+
+    def in_background(self, code, **body):
+        """Starts an execution in a thread; `.result()` of what it returns waits for the HTTP answer."""
+        return Background(lambda: self.post(code, **body))
+
+
+class Background:
+    """A call in a thread of its own."""
+
+    def __init__(self, call):
+        self._call = call
+        self._value = self._error = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        try:
+            self._value = self._call()
+        except Exception as error:  # handed to the thread that asks for the result
+            self._error = error
+
+    def done(self):
+        return not self._thread.is_alive()
+
+    def result(self, deadline=30.0):
+        self._thread.join(deadline * PATIENCE)
+        assert self.done(), "the call has not returned"
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class Sidecar:
+    """A `codemode serve` of our own on a free port of the loopback."""
+
+    def __init__(self, settings=None, wait=True):
+        assert CODEMODE.exists(), f"{CODEMODE} is missing: build first, or name the folder in CODEMODE_BUILD"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.settings = {**DEFAULTS, **(settings or {})}
+        self._local = threading.local()
+        self._log = tempfile.TemporaryFile(mode="w+", prefix="codemode-log-")
+        self.process = subprocess.Popen(
+            [str(CODEMODE), "serve", "--port", str(self.port)],
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+        if wait:
+            self.wait_ready()
+            self._settle()
+
+    def _environment(self):
+        kept = {name: os.environ[name] for name in ("CODEMODE_SANDBOX", "CODEMODE_IMAGE") if name in os.environ}
+        path = os.environ.get("PATH", "/usr/bin:/bin")
+        return {"PATH": path, "HOST": "127.0.0.1", "API_TOKEN": SECRET, **kept, **self.settings}
+
+    def wait_ready(self, deadline=20.0):
+        def ready():
+            assert self.process.poll() is None, f"the server ended with {self.process.returncode}:\n{self.log_text()}"
+            with contextlib.suppress(requests.ConnectionError):
+                return self.request("GET", "/ready", timeout=2).status_code == 200
+            return False
+
+        eventually(ready, "GET /ready answers 200", deadline)
+
+    def _settle(self):
+        """Waits until start-up is over and remembers what the server holds when it has no sessions."""
+        seen = []
+
+        def steady():
+            seen.append((len(self.descriptors()), len(self.children())))
+            return len(seen) > 10 and len(set(seen[-10:])) == 1
+
+        eventually(steady, "the server has settled after its start", 10)
+        self.base_descriptors, self.base_children = seen[-1]
+
+    # --- requests
+
+    def request(self, method, path, **kwargs):
+        """One exchange over this thread's kept connection."""
+        if not hasattr(self._local, "http"):
+            self._local.http = requests.Session()
+            self._local.http.trust_env = False
+        kwargs.setdefault("timeout", 60 * PATIENCE)
+        return self._local.http.request(method, self.url + path, **kwargs)
+
+    def hang_up(self):
+        """Closes this thread's kept connection."""
+        if hasattr(self._local, "http"):
+            self._local.http.close()
+
+    def create(self):
+        answer = self.request("POST", "/session")
+        assert answer.status_code == 200, answer.text
+        return Session(self, answer.json()["session_id"])
+
+    def execute(self, code, **body):
+        """The JSON of a one-shot execution."""
+        answer = self.request("POST", "/execute", json={"code": code, **body})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def sessions(self):
+        return self.request("GET", "/sessions").json()["sessions"]
+
+    def raw(self, data, deadline=5.0, shut=False):
+        """Sends bytes as they are and returns all that comes back before the server closes or `deadline`."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=deadline * PATIENCE) as sock:
+            received = b""
+            with contextlib.suppress(ConnectionError, socket.timeout):
+                sock.sendall(data)
+                if shut:
+                    sock.shutdown(socket.SHUT_WR)
+                while len(received) < 1 << 20:
+                    piece = sock.recv(65536)
+                    if not piece:
+                        break
+                    received += piece
+            return received
+
+    def metrics(self):
+        """{name{labels}: value} of /metrics."""
+        samples = {}
+        for line in self.request("GET", "/metrics").text.splitlines():
+            if line and not line.startswith("#"):
+                name, value = line.rsplit(" ", 1)
+                samples[name] = float(value)
+        return samples
+
+    def metric(self, name):
+        """The sum of a metric's samples over its labels."""
+        found = [value for key, value in self.metrics().items() if key.split("{")[0] == name]
+        assert found, f"no metric {name}"
+        return sum(found)
+
+    # --- what it looks like from outside
+
+    def log_text(self):
+        self._log.seek(0)
+        return self._log.read()
+
+    def log_lines(self):
+        """The log as JSON objects; a line that is none fails."""
+        return [json.loads(line) for line in self.log_text().splitlines()]
+
+    def children(self):
+        """Process ids of the zygote and of all workers, oldest first."""
+        table = process_table()
+        mine = [pid for pid, (parent, state, _) in table.items() if parent == self.process.pid and state != "Z"]
+        return sorted(mine, key=lambda pid: (table[pid][2], pid))
+
+    def zygote(self):
+        """The zygote is the server's first child."""
+        return self.children()[0]
+
+    def descriptors(self):
+        return os.listdir(f"/proc/{self.process.pid}/fd")
+
+    # --- its end
+
+    def check_clean(self):
+        """Alive, no session's process left over, no descriptors lost."""
+        for session_id in self.sessions():
+            self.request("DELETE", f"/session/{session_id}")
+        self.hang_up()
+        assert self.process.poll() is None, f"the server died:\n{self.log_text()[-4000:]}"
+        eventually(lambda: len(self.children()) <= self.base_children, "no worker is left over")
+        eventually(lambda: len(self.descriptors()) <= self.base_descriptors + 1, "no descriptor is left open")
+        assert self.request("GET", "/health").status_code == 200
+        self.hang_up()
+
+    def stop(self, deadline=30.0):
+        """Ends the server and whatever it started; returns its exit status."""
+        family = self.children()
+        self.hang_up()
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(deadline * PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
+        try:
+            eventually(lambda: not any(alive(pid) for pid in family), "the server's processes end with it")
+        finally:
+            for pid in filter(alive, family):
+                os.kill(pid, signal.SIGKILL)
+            self._log.close()
+        return status
+
+
+@contextlib.contextmanager
+def running_sidecar(**settings):
+    """A sidecar for one test; checks nothing at its end but that it can be stopped."""
+    server = Sidecar(settings)
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: what it prints, where, and with which exit code."""
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+
+import pytest
+
+from support import BUILD, CODEMODE, PATIENCE, alive, eventually, process_table
+
+HERE = "here"
+PRIVATE = "private"
+
+
+def environment(sidecar=None):
+    kept = {name: os.environ[name] for name in ("CODEMODE_SANDBOX", "CODEMODE_IMAGE") if name in os.environ}
+    url = {"WASM_MANAGER_SERVICE_URL": sidecar.url} if sidecar else {}
+    return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": "/nonexistent", "TERM": "dumb", **kept, **url}
+
+
+def codemode(*args, sidecar=None, text=None):
+    return subprocess.run(
+        [str(CODEMODE), *args], env=environment(sidecar), input=text, capture_output=True, text=True, timeout=60 * PATIENCE
+    )
+
+
+@pytest.fixture(params=[HERE, PRIVATE])
+def where(request, sidecar):
+    """Against the running sidecar, and with a private sandbox."""
+    return sidecar if request.param == HERE else None
+
+
+def test_version():
+    done = codemode("version")
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.startswith("codemode ") and done.stdout.count("\n") >= 1
+    assert codemode("--version").stdout.split()[:2] == done.stdout.split()[:2]
+
+
+@pytest.mark.parametrize("args", [["--help"], ["serve", "--help"], ["exec", "--help"], ["repl", "--help"], ["version", "--help"]])
+def test_help(args):
+    done = codemode(*args)
+    assert done.returncode == 0 and done.stderr == "" and "usage" in done.stdout.lower()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [[], ["nonsense"], ["exec", "--nonsense"], ["serve", "--nonsense"], ["serve", "--port", "99999"], ["serve", "--port", "x"], ["exec", "-c"], ["serve", "--log-level", "LOUD"]],
+)
+def test_wrong_usage(args):
+    done = codemode(*args)
+    assert done.returncode == 2 and done.stderr and done.stdout == "", done
+
+
+def test_exec_code(where):
+    done = codemode("exec", "-c", "1 + 1", sidecar=where)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
+
+
+def test_exec_streams(where):
+    done = codemode("exec", "-c", "import sys\nprint('out')\nprint('err', file=sys.stderr)", sidecar=where)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "out\n", "err\n")
+
+
+def test_exec_file_and_stdin(where, tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text("print('from a file')\n")
+    assert codemode("exec", str(path), sidecar=where).stdout == "from a file\n"
+    assert codemode("exec", "-", sidecar=where, text="print('from stdin')\n").stdout == "from stdin\n"
+
+
+def test_exec_error(where):
+    done = codemode("exec", "-c", "print('before')\n1/0", sidecar=where)
+    assert done.returncode == 1 and done.stdout == "before\n"
+    assert "ZeroDivisionError: division by zero" in done.stderr and "Traceback" in done.stderr
+    assert done.stderr.count("ZeroDivisionError: division by zero") == 1
+
+
+def test_exec_missing_file():
+    done = codemode("exec", "/nonexistent/program.py")
+    assert done.returncode not in (0, 1) and "/nonexistent/program.py" in done.stderr
+
+
+def test_exec_in_a_session(sidecar, session):
+    session.ok("x = 41")
+    done = codemode("exec", "-s", session.id, "-c", "x + 1", sidecar=sidecar)
+    assert (done.returncode, done.stdout) == (0, "42\n")
+    codemode("exec", "-s", session.id, "-c", "y = 7", sidecar=sidecar)
+    assert session.value("y") == "7"
+
+
+def test_exec_in_an_unknown_session(sidecar):
+    done = codemode("exec", "-s", "session-" + "0" * 32, "-c", "1", sidecar=sidecar)
+    assert done.returncode not in (0, 1) and done.stdout == "" and done.stderr
+
+
+def test_exec_leaves_nothing(where, sidecar):
+    before = set(process_table())
+    codemode("exec", "-c", "1", sidecar=where)
+    eventually(lambda: sidecar.sessions() == [], "no session is left")
+    ours = str(BUILD).encode()
+
+    def leftovers():
+        left = []
+        for pid in set(process_table()) - before - set(sidecar.children()):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    left += [pid] if ours in file.read() and alive(pid) else []
+            except OSError:
+                pass
+        return left
+
+    eventually(lambda: not leftovers(), "no process is left")
+
+
+def test_exec_stops_at_a_signal(where):
+    process = subprocess.Popen(
+        [str(CODEMODE), "exec", "-c", "while True: pass"],
+        env=environment(where), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=20 * PATIENCE)
+    assert process.returncode in (1, 130, -signal.SIGINT)
+
+
+def test_repl_with_piped_input(where):
+    done = codemode("repl", sidecar=where, text="x = 40\nx + 2\ndef f():\n    return 'multi'\n\nf()\n1/0\nprint('after')\n")
+    assert done.returncode == 0, done
+    assert "42" in done.stdout and "'multi'" in done.stdout and "after" in done.stdout
+    assert "ZeroDivisionError" in done.stdout + done.stderr
+
+
+def read_until(fd, wanted, deadline=20):
+    """What a terminal shows until `wanted` has appeared."""
+    end, shown = time.monotonic() + deadline * PATIENCE, ""
+    while wanted not in shown:
+        left = end - time.monotonic()
+        assert left > 0, f"{wanted!r} did not appear in {shown!r}"
+        if select.select([fd], [], [], left)[0]:
+            shown += os.read(fd, 4096).decode(errors="replace")
+    return shown
+
+
+def test_repl_in_a_terminal(where):
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execve(CODEMODE, ["codemode", "repl"], environment(where))
+    try:
+        read_until(fd, ">>>")
+        os.write(fd, b"21 * 2\n")
+        read_until(fd, "42")
+        os.write(fd, b"for i in range(2):\n")
+        read_until(fd, "...")
+        os.write(fd, b"    print('row', i)\n\n")
+        read_until(fd, "row 1")
+        os.write(fd, b"while True: pass\n")
+        read_until(fd, "...")
+        os.write(fd, b"\n")
+        time.sleep(1)
+        os.write(fd, b"\x03")
+        read_until(fd, "KeyboardInterrupt")
+        os.write(fd, b"'still here'\n")
+        read_until(fd, "'still here'\r\n")
+        os.write(fd, b"\x04")
+        _, status = os.waitpid(pid, 0)
+        pid = None
+        assert os.waitstatus_to_exitcode(status) == 0
+    finally:
+        os.close(fd)
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What code in a session cannot reach, and that it harms nobody but itself."""
+
+import json
+import os
+
+import pytest
+
+from support import SECRET
+
+NETWORK = [
+    "import socket\nsocket.create_connection(('127.0.0.1', PORT), 2)",
+    "import socket\nsocket.socket().connect(('127.0.0.1', PORT))",
+    "import socket\nsocket.getaddrinfo('example.org', 80)",
+    "import socket\nsocket.socket(socket.AF_UNIX)",
+    "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:PORT/health', timeout=2)",
+    "import http.client\nhttp.client.HTTPConnection('127.0.0.1', PORT, timeout=2).request('GET', '/')",
+    "import asyncio\nawait asyncio.open_connection('127.0.0.1', PORT)",
+    "import _socket\n_socket.socket()",
+]
+
+
+@pytest.mark.parametrize("code", NETWORK)
+def test_no_network(sidecar, session, code):
+    reply = session.run(code.replace("PORT", str(sidecar.port)), timeout=10)
+    assert reply["success"] is False and reply["error_type"] != "TimeoutError", reply
+    assert session.value("1") == "1"
+
+
+@pytest.mark.parametrize(
+    "path", ["/proc/1/environ", "/proc/self/environ", "/proc/self/maps", "/etc/shadow", "/etc/hostname", "/root", "/dev/mem", "/sys/kernel"]
+)
+def test_no_host_files(session, path):
+    reply = session.run(f"import os\nos.listdir({path!r}) if os.path.isdir({path!r}) else open({path!r}).read()")
+    assert reply["success"] is False, reply
+
+
+def test_a_host_file_by_any_name(session, tmp_path):
+    mark = tmp_path / "mark.txt"
+    mark.write_text("on the host")
+    for name in (str(mark), "/../../.." + str(mark), "/tmp/../" + str(mark), "/proc/1/root" + str(mark), "../../../../.." + str(mark)):
+        session.fails(f"open({name!r}).read()", "FileNotFoundError")
+    session.run(f"import os\nos.makedirs({str(tmp_path)!r}, exist_ok=True)\nopen({str(mark)!r}, 'w').write('changed')")
+    session.run(f"import os\nos.symlink({str(tmp_path)!r}, '/tmp/link')\nopen('/tmp/link/mark.txt', 'w').write('changed')")
+    session.run(f"import os\nos.remove({str(mark)!r})")
+    assert mark.read_text() == "on the host"
+
+
+def test_no_environment_and_no_arguments(session):
+    assert SECRET not in session.value("import os, sys\nstr(dict(os.environ)) + str(sys.argv) + str(sys.orig_argv)")
+    text = session.value("os.environ.get('API_TOKEN'), os.environ.get('MAX_SESSIONS'), os.environ.get('PORT')")
+    assert text == "(None, None, None)"
+
+
+@pytest.mark.parametrize("module", ["ctypes", "_ctypes", "_posixsubprocess", "mmap", "fcntl", "_multiprocessing"])
+def test_no_way_to_the_machine(session, module):
+    reply = session.run(f"import {module}")
+    assert reply["success"] is False and reply["error_type"] in ("ImportError", "ModuleNotFoundError"), reply
+
+
+def test_an_answer_cannot_be_forged(session):
+    forged = json.dumps({"success": True, "result": "forged", "stdout": "forged"})
+    code = f"""
+import os, sys
+for fd in range(0, 64):
+    try: os.write(fd, {forged!r}.encode() + b'\\n' + bytes(range(256)) * 40)
+    except OSError: pass
+1/0
+"""
+    reply = session.run(code)
+    assert reply["success"] is False and reply["error_type"] == "ZeroDivisionError" and reply["result"] is None
+    assert session.value("'real'") == "'real'"
+
+
+SELF_HARM = {
+    "builtins emptied": "import builtins\nfor n in list(vars(builtins)): delattr(builtins, n)",
+    "builtins replaced": "import builtins\nbuiltins.repr = builtins.str = builtins.print = builtins.len = builtins.compile = builtins.exec = builtins.isinstance = lambda *a, **k: 1/0",
+    "own builtins": "__builtins__ = {}",
+    "globals emptied": "globals().clear()",
+    "modules emptied": "import sys\nsys.modules.clear()",
+    "json replaced": "import json, traceback, io, linecache, ast\njson.dumps = traceback.format_exception = io.StringIO = linecache.getline = ast.parse = None",
+    "main replaced": "import sys, types\nsys.modules['__main__'] = types.ModuleType('other')",
+    "trace function": "import sys\ndef t(*a): raise ValueError('trace')\nsys.settrace(t)",
+    "profile function": "import sys\ndef t(*a): raise ValueError('profile')\nsys.setprofile(t)",
+    "audit hook": "import sys\ndef h(*a): raise RuntimeError('audit')\nsys.addaudithook(h)",
+    "hooks": "import sys\nsys.excepthook = sys.displayhook = sys.unraisablehook = lambda *a: 1/0",
+    "recursion limit": "import sys\nsys.setrecursionlimit(60)",
+    "finaliser": "class F:\n    def __del__(self): raise SystemExit(9)\nf = F(); del f",
+    "descriptors closed": "import os\nfor fd in range(64):\n    try: os.close(fd)\n    except OSError: pass",
+    "files removed": "import os\nfor root, _, names in os.walk('/', topdown=False):\n    for n in names:\n        try: os.remove(os.path.join(root, n))\n        except OSError: pass",
+    "every object poked": "import gc\nfor o in gc.get_objects():\n    try:\n        if type(o) is dict and o is not globals(): o.pop('nothing', None)\n        elif type(o) is list: o.count(None)\n    except Exception: pass",
+    "frames above": "import sys\nf = sys._getframe()\nwhile f:\n    f.f_locals.update(code='1/0', success=True)\n    f = f.f_back",
+    "driver overwritten": "import sys\nfor name, module in list(sys.modules.items()):\n    if 'driver' in name:\n        for key in list(vars(module)): setattr(module, key, None)",
+    "hash collisions": "class K:\n    def __hash__(self): return 1\n    def __eq__(self, o): return self is o\nd = {K(): n for n in range(500)}",
+    "forbidden bytecode": "import types\ndef f(): pass\nf.__code__ = f.__code__.replace(co_code=bytes([255, 255] * 8))\nf()",
+    "stack underflow": "import opcode\ndef f(): pass\nf.__code__ = f.__code__.replace(co_code=bytes([opcode.opmap['POP_TOP'], 0] * 400))\nf()",
+    "reader replaced": "import sys, io\nsys.stdin = io.StringIO('x'); sys.stdout = io.StringIO(); sys.stderr = object()",
+    "signals": "import signal, os\nos.kill(os.getpid(), 9)",
+    "abort": "import os\nos.abort()",
+    "collector off": "import gc\ngc.disable(); gc.set_threshold(0)",
+    "frozen time": "import time\ntime.sleep = time.monotonic = time.time = lambda *a: 0",
+}
+
+
+@pytest.mark.parametrize("name", sorted(SELF_HARM))
+def test_self_harm_stays_at_home(sidecar, shared, name):
+    """Whatever happens to the session itself: every call answers in time, and nobody else notices."""
+    session = sidecar.create()
+    for code in (SELF_HARM[name], "1 + 1", "print('x')"):
+        answer = session.post(code, timeout=5)
+        assert answer.status_code in (200, 410), answer.text
+        if answer.status_code == 410:
+            assert answer.json()["code"] == "session_lost"
+    assert session.delete().status_code == 200
+    assert shared.value("6 * 7") == "42"
+    assert sidecar.execute("1 + 1")["result"] == "2"
+
+
+def status_of(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        return dict(line.split(":", 1) for line in file.read().splitlines())
+
+
+def test_processes_are_confined(sidecar, session):
+    for pid in (session.pid(), sidecar.zygote()):
+        status = status_of(pid)
+        assert status["NoNewPrivs"].strip() == "1" and status["Seccomp"].strip() == "2", status
+    assert int(status_of(session.pid())["CapEff"], 16) == 0
+    assert status_of(session.pid())["Threads"].strip() == "1"
+
+
+def test_worker_holds_one_socket_and_no_environment(session):
+    pid = session.pid()
+    session.ok("open('/tmp/f', 'w').write('x')")
+    if os.geteuid() != 0:  # it is not dumpable, so nobody but root may look
+        with pytest.raises(PermissionError):
+            os.listdir(f"/proc/{pid}/fd")
+        return
+    targets = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    assert len(targets) == 1 and targets[0].startswith("socket:"), targets
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        assert file.read().strip(b"\0") == b""
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        assert SECRET.encode() not in file.read()
