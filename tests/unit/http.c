@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The HTTP face over a session manager that is made up here: it knows the session "session-1", and `code` says
+ * what an execution does. The server runs in a thread of its own; the test is a plain blocking client. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "conf/conf.h"
+#include "ev/loop.h"
+#include "front/http/internal.h"
+#include "obs/metrics.h"
+
+/* The made-up manager */
+
+struct cm_exec {
+    struct cm_task task;
+    struct cm_exec_ops ops;
+    void *arg;
+    char code[64];
+};
+
+struct cm_sessions {
+    struct cm_loop *loop;
+    struct cm_task task;
+    void (*created)(void *arg, const char *id, const struct cm_err *err);
+    void *arg;
+};
+
+static struct cm_sessions manager;
+static atomic_int abandoned, running, ready = 1;
+
+static void finish(void *arg)
+{
+    struct cm_exec *x = arg;
+    struct cm_exec_result res = {.success = true, .out = "out\n\"", .out_len = 5, .result = "84", .result_len = 2,
+                                 .locals = "{\"x\":42}", .locals_len = 8, .duration_ns = 1500000000};
+    struct cm_err err;
+
+    cm_err_set(&err, CM_ERR_SESSION_LOST, "the session's process ended: \"killed\"");
+    x->ops.done(x->arg, strcmp(x->code, "die") == 0 ? NULL : &res, &err);
+    free(x);
+}
+
+int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_exec_request *req,
+                        const struct cm_exec_ops *ops, void *arg, struct cm_exec **ret_exec, struct cm_err *err)
+{
+    if (id && strcmp(id, "session-1") != 0)
+        return cm_err_set(err, CM_ERR_NO_SESSION, "no session \"%s\"", id);
+    if (req->code_len == 4 && memcmp(req->code, "full", 4) == 0)
+        return cm_err_set(err, CM_ERR_QUEUE_FULL, "the queue is full");
+    struct cm_exec *x = calloc(1, sizeof(*x));
+    x->ops = *ops;
+    x->arg = arg;
+    snprintf(x->code, sizeof(x->code), "%.*s", (int)req->code_len, req->code);
+    if (strcmp(x->code, "hang") != 0)
+        cm_task_post(m->loop, &x->task, finish, x);
+    else
+        atomic_fetch_add(&running, 1);
+    *ret_exec = x;
+    return 0;
+}
+
+void cm_exec_abandon(struct cm_exec *x)
+{
+    atomic_fetch_add(&abandoned, 1);
+    free(x);
+}
+
+const char *cm_exec_id(const struct cm_exec *x)
+{
+    (void)x;
+    return "exec-1";
+}
+
+static void created(void *arg)
+{
+    struct cm_sessions *m = arg;
+
+    m->created(m->arg, "session-1", NULL);
+}
+
+int cm_sessions_create(struct cm_sessions *m, const char *correlation_id,
+                       void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg, struct cm_err *err)
+{
+    if (strcmp(correlation_id, "refuse") == 0)
+        return cm_err_set(err, CM_ERR_MAX_SESSIONS, "there are 2 sessions");
+    m->created = done;
+    m->arg = arg;
+    cm_task_post(m->loop, &m->task, created, m);
+    return 0;
+}
+
+bool cm_sessions_ready(const struct cm_sessions *m)
+{
+    (void)m;
+    return ready;
+}
+
+bool cm_sessions_delete(struct cm_sessions *m, const char *id)
+{
+    (void)m;
+    return strcmp(id, "session-1") == 0;
+}
+
+int cm_sessions_info(struct cm_sessions *m, const char *id, struct cm_session_info *ret, struct cm_err *err)
+{
+    (void)m;
+    if (strcmp(id, "session-1") != 0)
+        return cm_err_set(err, CM_ERR_NO_SESSION, "no session \"%s\"", id);
+    *ret = (struct cm_session_info){.id = "session-1", .state = "idle", .expires_in_s = -1};
+    return 0;
+}
+
+void cm_sessions_each(struct cm_sessions *m, void (*each)(void *arg, const struct cm_session_info *info), void *arg)
+{
+    struct cm_session_info info = {.id = "session-1"};
+
+    (void)m;
+    each(arg, &info);
+    each(arg, &info);
+}
+
+/* The server */
+
+static struct cm_conf conf;
+static struct cm_http *http;
+static int stop_pipe[2];
+static pthread_t thread;
+
+static void on_stop(void *arg, int events)
+{
+    (void)events;
+    cm_loop_stop(arg);
+}
+
+static void *serve(void *arg)
+{
+    cm_loop_run(arg);
+    return NULL;
+}
+
+static struct cm_watch *stop_watch;
+static struct cm_metrics *metrics;
+
+static int start(void **state)
+{
+    (void)state;
+    assert_int_equal(cm_conf_defaults(&conf, NULL), 0);
+    conf.port = 0;
+    conf.max_body = 4096;
+    conf.max_code_length = 100;
+    manager.loop = cm_loop_new(NULL);
+    metrics = cm_metrics_new();
+    assert_int_equal(cm_http_open(manager.loop, &conf, &manager, metrics, &http, NULL), 0);
+    assert_int_equal(pipe(stop_pipe), 0);
+    stop_watch = cm_watch_open(manager.loop, stop_pipe[0], CM_EV_READ, on_stop, manager.loop, NULL);
+    return pthread_create(&thread, NULL, serve, manager.loop);
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    assert_int_equal(write(stop_pipe[1], "", 1), 1);
+    pthread_join(thread, NULL);
+    cm_watch_close(stop_watch);
+    http = cm_http_free(http);
+    cm_loop_free(manager.loop);
+    cm_metrics_free(metrics);
+    close(stop_pipe[0]);
+    close(stop_pipe[1]);
+    return 0;
+}
+
+/* The client */
+
+static int dial(void)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)cm_http_port(http)),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct timeval limit = {.tv_sec = 10};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+    return fd;
+}
+
+static void say(int fd, const char *text, size_t len)
+{
+    assert_int_equal(send(fd, text, len, MSG_NOSIGNAL), (ssize_t)len);
+}
+
+/* Reads until the server closes. */
+static char *hear_all(int fd)
+{
+    static char text[65536];
+    size_t used = 0;
+    ssize_t n;
+
+    while (used < sizeof(text) - 1 && (n = recv(fd, text + used, sizeof(text) - 1 - used, 0)) > 0)
+        used += (size_t)n;
+    text[used] = '\0';
+    close(fd);
+    return text;
+}
+
+#define H "Host: localhost\r\n"
+#define CLOSE H "Connection: close\r\n"
+#define JSON(length) CLOSE "Content-Type: application/json\r\nContent-Length: " length "\r\n\r\n"
+
+struct exchange {
+    const char *request;
+    int status;
+    const char *contains;
+};
+
+static void run_exchanges(const struct exchange *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        int fd = dial(), status = 0;
+        say(fd, list[i].request, strlen(list[i].request));
+        const char *answer = hear_all(fd);
+        sscanf(answer, "HTTP/1.1 %d", &status);
+        if (status != list[i].status || !strstr(answer, list[i].contains))
+            fail_msg("%s\n--- expected %d with \"%s\", got\n%s", list[i].request, list[i].status, list[i].contains, answer);
+    }
+}
+
+static void answers_every_route(void **state)
+{
+    static const struct exchange list[] = {
+        {"POST /session HTTP/1.1\r\n" CLOSE "Content-Length: 0\r\n\r\n", 200, "{\"session_id\":\"session-1\"}"},
+        {"POST /session HTTP/1.1\r\n" JSON("2") "{}", 200, "session-1"},
+        {"POST /session HTTP/1.1\r\n" CLOSE "x-correlation-id: refuse\r\nContent-Length: 0\r\n\r\n", 429, "Retry-After: "},
+        {"POST /session/session-1/execute HTTP/1.1\r\n" JSON("12") "{\"code\":\"x\"}", 200,
+         "{\"stdout\":\"out\\n\\\"\",\"stderr\":\"\",\"result\":\"84\",\"error\":null,\"error_type\":null,\"traceback\":null,"
+         "\"locals\":{\"x\":42},\"execution_time\":1.500000000,\"success\":true,\"timed_out\":false,\"state\":\"kept\","
+         "\"stdout_truncated\":false,\"stderr_truncated\":false,\"memory_bytes\":0,\"session_id\":\"session-1\","
+         "\"execution_id\":\"exec-1\"}"},
+        {"POST /execute HTTP/1.1\r\n" JSON("12") "{\"code\":\"x\"}", 200, "\"session_id\":null"},
+        {"POST /session/session-1/execute HTTP/1.1\r\n" JSON("14") "{\"code\":\"die\"}", 410, "\"code\":\"session_lost\""},
+        {"POST /session/session-1/execute HTTP/1.1\r\n" JSON("15") "{\"code\":\"full\"}", 429, "Retry-After: "},
+        {"POST /session/none/execute HTTP/1.1\r\n" JSON("12") "{\"code\":\"x\"}", 404, "\"code\":\"unknown_session\""},
+        {"DELETE /session/session-1 HTTP/1.1\r\n" CLOSE "\r\n", 200, "{\"status\":\"ok\"}"},
+        {"DELETE /session/none HTTP/1.1\r\n" CLOSE "\r\n", 200, "{\"status\":\"ok\"}"},
+        {"GET /session/session-1 HTTP/1.1\r\n" CLOSE "\r\n", 200, "\"expires_in_seconds\":null"},
+        {"GET /session/none HTTP/1.1\r\n" CLOSE "\r\n", 404, "unknown_session"},
+        {"GET /sessions HTTP/1.1\r\n" CLOSE "\r\n", 200, "{\"sessions\":[\"session-1\",\"session-1\"]}"},
+        {"GET /health HTTP/1.1\r\n" CLOSE "\r\n", 200, "{\"status\":\"healthy\"}"},
+        {"GET /health?x=%00 HTTP/1.1\r\n" CLOSE "\r\n", 200, "healthy"},
+        {"GET /ready HTTP/1.1\r\n" CLOSE "\r\n", 200, "{\"status\":\"ready\"}"},
+        {"GET /version HTTP/1.1\r\n" CLOSE "\r\n", 200, "\"version\":\""},
+        {"GET /metrics HTTP/1.1\r\n" CLOSE "\r\n", 200, "# TYPE codemode_http_requests_total counter"},
+        {"HEAD /health HTTP/1.1\r\n" CLOSE "\r\n", 200, "Content-Length: 20"},
+    };
+
+    (void)state;
+    run_exchanges(list, sizeof(list) / sizeof(list[0]));
+}
+
+static void answers_errors(void **state)
+{
+    static const struct exchange list[] = {
+        {"GET /nothing HTTP/1.1\r\n" CLOSE "\r\n", 404, "\"code\":\"not_found\",\"remediation\":"},
+        {"GET /health%00 HTTP/1.1\r\n" CLOSE "\r\n", 404, "not_found"},
+        {"GET /session/a/b HTTP/1.1\r\n" CLOSE "\r\n", 404, "not_found"},
+        {"GET /session/ HTTP/1.1\r\n" CLOSE "\r\n", 404, "not_found"},
+        {"GET /session/0123456789012345678901234567890123456789012345678901 HTTP/1.1\r\n" CLOSE "\r\n", 404, "unknown_session"},
+        {"PUT /session/x HTTP/1.1\r\n" CLOSE "\r\n", 405, "Allow: DELETE, GET, HEAD"},
+        {"GET /session HTTP/1.1\r\n" CLOSE "\r\n", 405, "Allow: POST\r\n"},
+        {"POST /execute HTTP/1.1\r\n" CLOSE "Content-Length: 0\r\n\r\n", 400, "body: is empty"},
+        {"POST /execute HTTP/1.1\r\n" JSON("3") "{a}", 400, "invalid JSON at byte 1"},
+        {"POST /execute HTTP/1.1\r\n" JSON("2") "{}", 422, "code: field required"},
+        {"POST /execute HTTP/1.1\r\n" JSON("2") "[]", 422, "body: must be a JSON object"},
+        {"POST /session HTTP/1.1\r\n" JSON("1") "7", 422, "body: must be a JSON object"},
+        {"POST /execute HTTP/1.1\r\n" CLOSE "Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}", 415, "unsupported_media"},
+        {"POST /session HTTP/1.1\r\n" CLOSE "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 0\r\n\r\n", 200, ""},
+        {"POST /session HTTP/1.1\r\n" CLOSE "Origin: https://evil.example\r\nContent-Length: 0\r\n\r\n", 403, "forbidden"},
+        {"POST /session HTTP/1.1\r\n" CLOSE "Origin: null\r\nContent-Length: 0\r\n\r\n", 403, "forbidden"},
+        {"POST /session HTTP/1.1\r\n" CLOSE "Origin: http://localhost:3000\r\nContent-Length: 0\r\n\r\n", 200, ""},
+        {"GET /sessions HTTP/1.1\r\nHost: evil.example:8080\r\nConnection: close\r\n\r\n", 403, "not a name of this machine"},
+        {"GET /sessions HTTP/1.1\r\nConnection: close\r\n\r\n", 400, ""},
+        {"POST /execute HTTP/1.1\r\n" CLOSE "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400, ""},
+        {"POST /execute HTTP/1.1\r\n" CLOSE "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 400, ""},
+        {"POST /execute HTTP/1.1\r\n" CLOSE "Transfer-Encoding: gzip\r\n\r\n", 400, "bad_request"},
+        {"POST /execute HTTP/1.1\r\n" CLOSE "Content-Length: -1\r\n\r\n", 400, ""},
+        {"POST /execute HTTP/1.1\r\n" CLOSE "Expect: 100-continue\r\nContent-Length: 9999\r\n\r\n", 413, "MAX_BODY"},
+        {"POST /execute HTTP/1.1\r\n" CLOSE "Content-Length: 99999999999\r\n\r\n{}", 413, "MAX_BODY"},
+        {"POST /execute HTTP/1.1\r\n" CLOSE "Transfer-Encoding: chunked\r\n\r\nc\r\n{\"code\":\"x\"}\r\n0\r\n\r\n", 200, "84"},
+        {"GET /health HTTP/1.1\r\n" CLOSE "no colon\r\n\r\n", 400, ""},
+    };
+
+    (void)state;
+    run_exchanges(list, sizeof(list) / sizeof(list[0]));
+}
+
+static void large_body(const char *framing, size_t total, bool chunked)
+{
+    char *text = malloc(total + 512);
+    int n = sprintf(text, "POST /execute HTTP/1.1\r\n" CLOSE "%s\r\n", framing);
+    size_t used = (size_t)n;
+
+    if (chunked)
+        used += (size_t)sprintf(text + used, "%zx\r\n", total);
+    memset(text + used, 'x', total);
+    used += total;
+    if (chunked)
+        used += (size_t)sprintf(text + used, "\r\n0\r\n\r\n");
+    int fd = dial();
+    say(fd, text, used);
+    const char *answer = hear_all(fd);
+    assert_memory_equal(answer, "HTTP/1.1 413 ", 13);
+    assert_non_null(strstr(answer, "\"code\":\"too_large\""));
+    free(text);
+}
+
+static void answers_large_bodies(void **state)
+{
+    (void)state;
+    large_body("Content-Length: 5000\r\n", 5000, false);
+    large_body("Content-Length: 16000\r\n", 16000, false);
+    large_body("Transfer-Encoding: chunked\r\n", 5000, true);
+    large_body("Transfer-Encoding: chunked\r\n", 18000, true);
+}
+
+static void echoes_the_correlation_id(void **state)
+{
+    static const struct exchange list[] = {
+        {"GET /health HTTP/1.1\r\n" CLOSE "x-correlation-id: abc-1.2:3\r\n\r\n", 200, "x-correlation-id: abc-1.2:3\r\n"},
+        {"GET /nothing HTTP/1.1\r\n" CLOSE "X-Correlation-ID: abc\r\n\r\n", 404, "x-correlation-id: abc\r\n"},
+    };
+    const char *quoted = "GET /health HTTP/1.1\r\n" CLOSE "x-correlation-id: a\"b\r\n\r\n";
+    int fd;
+
+    (void)state;
+    run_exchanges(list, 2);
+    say(fd = dial(), quoted, strlen(quoted));
+    const char *answer = hear_all(fd);
+    assert_null(strstr(answer, "a\"b"));
+    assert_non_null(strstr(answer, "x-correlation-id: "));
+}
+
+/* Several requests in one connection, also sent before the answers. */
+static void keeps_connections(void **state)
+{
+    const char *one = "POST /execute HTTP/1.1\r\n" H "Content-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"code\":\"x\"}";
+    const char *last = "GET /health HTTP/1.1\r\n" CLOSE "\r\n";
+    int fd = dial(), seen = 0;
+
+    (void)state;
+    for (int i = 0; i < 5; i++)
+        say(fd, one, strlen(one));
+    say(fd, last, strlen(last));
+    for (const char *at = hear_all(fd); (at = strstr(at, "HTTP/1.1 200 OK")); at++)
+        seen++;
+    assert_int_equal(seen, 6);
+}
+
+static void wait_for(atomic_int *value, int wanted)
+{
+    for (int i = 0; i < 500 && atomic_load(value) != wanted; i++)
+        usleep(10000);
+    assert_int_equal(atomic_load(value), wanted);
+}
+
+static void abandons_when_the_client_leaves(void **state)
+{
+    const char *hang = "POST /execute HTTP/1.1\r\n" H "Content-Length: 15\r\n\r\n{\"code\":\"hang\"}";
+    int before = abandoned, fd = dial();
+
+    (void)state;
+    say(fd, hang, strlen(hang));
+    wait_for(&running, 1);
+    close(fd);
+    wait_for(&abandoned, before + 1);
+    /* One more hangs until the server ends: closing it then must leak nothing. */
+    fd = dial();
+    say(fd, hang, strlen(hang));
+    wait_for(&running, 2);
+}
+
+static void says_when_it_is_not_ready(void **state)
+{
+    static const struct exchange list[] = {{"GET /ready HTTP/1.1\r\n" CLOSE "\r\n", 503, "{\"status\":\"not_ready\"}"}};
+
+    (void)state;
+    ready = 0;
+    run_exchanges(list, 1);
+    ready = 1;
+}
+
+static void judges_hosts_and_origins(void **state)
+{
+    (void)state;
+    assert_true(cm_http_host_is_local("127.0.0.1:8080"));
+    assert_true(cm_http_host_is_local("[::1]:8080"));
+    assert_true(cm_http_host_is_local("LOCALHOST"));
+    assert_true(cm_http_host_is_local("10.0.0.1"));
+    assert_false(cm_http_host_is_local("127.0.0.1.evil.example"));
+    assert_false(cm_http_host_is_local("localhost.evil.example"));
+    assert_false(cm_http_host_is_local("[::1"));
+    assert_false(cm_http_host_is_local(""));
+    assert_true(cm_http_origin_allowed("http://app.localhost:1", ""));
+    assert_true(cm_http_origin_allowed("https://a.example", "https://b.example, https://a.example"));
+    assert_false(cm_http_origin_allowed("https://a.example", "https://a.example.org"));
+    assert_false(cm_http_origin_allowed("http://localhost@evil.example", ""));
+    assert_false(cm_http_origin_allowed("http://127.0.0.1.evil.example", ""));
+    assert_false(cm_http_origin_allowed("", ""));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(judges_hosts_and_origins),
+        cmocka_unit_test_setup_teardown(answers_every_route, start, stop),
+        cmocka_unit_test_setup_teardown(answers_errors, start, stop),
+        cmocka_unit_test_setup_teardown(answers_large_bodies, start, stop),
+        cmocka_unit_test_setup_teardown(echoes_the_correlation_id, start, stop),
+        cmocka_unit_test_setup_teardown(keeps_connections, start, stop),
+        cmocka_unit_test_setup_teardown(says_when_it_is_not_ready, start, stop),
+        cmocka_unit_test_setup_teardown(abandons_when_the_client_leaves, start, stop),
+    };
+
+    return cmocka_run_group_tests_name("http", tests, NULL, NULL);
+}
