@@ -23,6 +23,10 @@ suite_pytest() { # name folder build filter
     return $status
 }
 
+suite_driver() { # filter
+    /usr/bin/python3 tools/driver_tests.py "$build/codemode" "$results/driver.tap" ${1:+"$1"}
+}
+
 suite_conformance() {
     CODEMODE_BUILD=$build /usr/bin/python3 tests/conformance/run.py --quick --junit "$results/conformance.xml"
 }
@@ -52,6 +56,7 @@ run_suites() { # folder filter
     suite "unit tests" unit suite_unit "$1" "$2"
     suite "end-to-end tests" e2e suite_pytest e2e tests/e2e "$1" "$2"
     [ "$1" = "$build" ] || return 0
+    suite "driver tests" driver suite_driver "$2"
     suite "client tests" sdk suite_pytest sdk sdk/python/tests "$1" "$2"
     [ -z "$2" ] || return 0
     suite "conformance" conformance suite_conformance
@@ -69,7 +74,7 @@ verb_test() {
         esac
         shift
     done
-    stages_begin $([ -n "$sanitizer" ] && echo 6 || { [ -n "$filter" ] && echo 6 || echo 8; })
+    if [ -n "$sanitizer" ]; then stages_begin 6; elif [ -n "$filter" ]; then stages_begin 7; else stages_begin 9; fi
     setup_and_build test
     if [ -n "$sanitizer" ]; then
         stage "compile with sanitizer" sanitizer_build "$sanitizer" "$folder"

@@ -1,0 +1,55 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Run tests/driver inside the sandbox: driver_tests.py CODEMODE OUTPUT.tap [FILTER]
+
+The driver is written for the guest's Python version, which the machine need not have. So the tests travel in as
+one piece of code that writes them to the session's own files, runs them there and prints TAP.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MARK = "==== TAP ===="
+DEADLINE_S = 120
+
+SCRIPT = """
+import os, sys
+os.makedirs("/tmp/driver-tests", exist_ok=True)
+for name, text in {files!r}.items():
+    with open("/tmp/driver-tests/" + name, "w", encoding="utf-8") as file:
+        file.write(text)
+os.chdir("/tmp/driver-tests")
+sys.argv = ["unittest_tap.py", "/tmp/driver-tests", "/tmp/driver-tests.tap", *{patterns!r}]
+import runpy
+try:
+    runpy.run_path("/tmp/driver-tests/unittest_tap.py", run_name="__main__")
+except SystemExit:
+    pass
+print({mark!r})
+print(open("/tmp/driver-tests.tap", encoding="utf-8").read())
+"""
+
+
+def main():
+    codemode, output, *patterns = sys.argv[1:]
+    paths = [ROOT / "tools/unittest_tap.py", *sorted((ROOT / "tests/driver").glob("*.py"))]
+    files = {path.name: path.read_text() for path in paths}
+    script = SCRIPT.format(files=files, patterns=patterns, mark=MARK)
+    command = [codemode, "exec", "-"]
+    try:
+        run = subprocess.run(command, input=script, stdout=subprocess.PIPE, text=True, timeout=DEADLINE_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        print((error.stdout or b"").decode(errors="replace"))
+        print(f"the tests did not end within {DEADLINE_S} s")
+        return 1
+    report, _, tap = run.stdout.partition(MARK)
+    print(report)
+    Path(output).write_text(tap)
+    failed = run.returncode != 0 or not tap.strip() or "\nnot ok" in tap
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
