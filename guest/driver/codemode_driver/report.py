@@ -13,6 +13,7 @@ FRAMES_TAIL = 500
 
 CELL_PREFIX = '<cell '
 _IMPORT_PREFIX = '<frozen importlib'
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class was made by a class statement
 _MARKER_ROOM = 64  # bytes of the sentence that says what was cut
 
 
@@ -95,6 +96,10 @@ def _attribute(exc, name):
     return vars(BaseException)[name].__get__(exc)
 
 
+def traceback_of(exc):
+    return _attribute(exc, '__traceback__')
+
+
 class _Tree:
     """Builds one TracebackException per exception, without recursion and at most CHAIN_MAX of them.
 
@@ -111,7 +116,7 @@ class _Tree:
             queue.extend(self._expand(node, exc, depth))
 
     def _node(self, exc):
-        tb = _strip(_attribute(exc, '__traceback__'))
+        tb = _strip(traceback_of(exc))
         # A `_seen` makes the constructor stay with this one exception.
         node = traceback.TracebackException(type(exc), exc, tb, limit=0, compact=True, _seen=set())
         node.stack = _stack(tb)
@@ -183,13 +188,22 @@ def describe_plainly(exc):
     """The same where describe() failed or was interrupted: runs nothing of the user's."""
     name = class_name(exc)
     lines = []
-    tb = _strip(_attribute(exc, '__traceback__'))
+    tb = _strip(traceback_of(exc))
     for frame in _stack(tb) if tb else ():
         if not isinstance(frame, _Mark) and not frame.filename.startswith((_DRIVER_PREFIX, _IMPORT_PREFIX)):
             lines.append(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}\n')
     header = 'Traceback (most recent call last):\n' if lines else ''
-    error = f'{name}: <its text could not be made>'
+    message = _plain_message(exc)
+    error = f'{name}: {message}' if message else name
     return error, f'{header}{"".join(lines)}{error}\n'
+
+
+def _plain_message(exc):
+    args = vars(BaseException)['args'].__get__(exc)
+    is_builtin = not type.__dict__['__flags__'].__get__(type(exc)) & _HEAP_TYPE
+    if is_builtin and all(type(arg) is str or type(arg) is int for arg in args):
+        return str(exc)
+    return '<its text could not be made>'
 
 
 def class_name(exc):

@@ -48,6 +48,9 @@ def _guarded(function, *args):
         return function(*args)
     finally:
         _armed = False
+        if sys.gettrace() or sys.getprofile():  # else the user's function would follow the driver
+            sys.settrace(None)
+            sys.setprofile(None)
 
 
 def _input(prompt='', /):
@@ -139,11 +142,7 @@ class Session:
         """Runs one cell and returns the text of its value, or None."""
         statements, expression = self._compile(source)
         before = self.globals.get('result', _ABSENT)
-        value = None
-        if statements:
-            self._evaluate(statements)
-        if expression:
-            value = self._evaluate(expression)
+        value = self._evaluate([code for code in (statements, expression) if code])
         if mode == MODE_ONESHOT and 'result' in self.globals:
             answer = self.globals['result']
             if answer is not before or (statements and _stores(statements, 'result')):
@@ -170,10 +169,26 @@ class Session:
         self._futures = futures
         return statements, expression
 
-    def _evaluate(self, code):
-        if not code.co_flags & inspect.CO_COROUTINE:
-            return self._context.run(eval, code, self.globals)
-        task = self._loop.create_task(eval(code, self.globals), context=self._context)
+    def _evaluate(self, codes):
+        """Runs code objects one after the other; the value of the last one."""
+        if any(code.co_flags & inspect.CO_COROUTINE for code in codes):
+            return self._complete(self._evaluate_in_loop(codes))
+        value = None
+        for code in codes:
+            value = self._context.run(eval, code, self.globals)
+        return value
+
+    async def _evaluate_in_loop(self, codes):
+        # With one `await` in it, all of a cell runs inside the loop: create_task() needs that.
+        value = None
+        for code in codes:
+            value = eval(code, self.globals)
+            if code.co_flags & inspect.CO_COROUTINE:
+                value = await value
+        return value
+
+    def _complete(self, coroutine):
+        task = self._loop.create_task(coroutine, context=self._context)
         try:
             return self._loop.run_until_complete(task)
         except KeyboardInterrupt as interrupt:
@@ -203,9 +218,9 @@ class Session:
         return False, report.cut(f'SystemExit: {text}', result_max), 'SystemExit'
 
     def _failed(self, exc, result_max):
-        if isinstance(exc, MemoryError):
+        if issubclass(type(exc), MemoryError):
             self._reserve = None
-            traceback.clear_frames(exc.__traceback__)
+            traceback.clear_frames(report.traceback_of(exc))
         if sys.getrecursionlimit() < RECURSION_FLOOR:
             sys.setrecursionlimit(RECURSION_FLOOR)
         try:
@@ -217,9 +232,6 @@ class Session:
         return report.cut(error, result_max), report.class_name(exc), report.cut(trace, result_max, tail)
 
     def _finish(self, trace):
-        if sys.gettrace() or sys.getprofile():
-            sys.settrace(None)
-            sys.setprofile(None)
         self._quietly(streams.flush)
         streams.own()
         if trace:

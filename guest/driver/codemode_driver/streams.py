@@ -6,21 +6,21 @@ import sys
 
 out = None  # the streams over descriptors 1 and 2, whatever sys.stdout and sys.stderr are now
 err = None
-_raw = {}
 
 
-def _descriptor(fd):
-    return io.FileIO(fd, 'w', closefd=False)
+def _descriptor(number):
+    return io.FileIO(number, 'w', closefd=False)
 
 
-def _text(number, name, mode='w'):
-    raw = _raw.get(number) or _descriptor(number)
-    if isinstance(raw, io.FileIO):
-        raw.name = name
-    buffer = io.BufferedWriter(raw)
-    stream = io.TextIOWrapper(buffer, encoding='utf-8', errors='backslashreplace', newline='\n',
+_open_raw = _descriptor
+
+
+def _text(number, name):
+    raw = _open_raw(number)
+    raw.name = name
+    stream = io.TextIOWrapper(io.BufferedWriter(raw), encoding='utf-8', errors='backslashreplace', newline='\n',
                               line_buffering=True)
-    stream.mode = mode
+    stream.mode = 'w'
     return stream
 
 
@@ -28,10 +28,10 @@ def _at_end():
     return io.TextIOWrapper(io.BytesIO(), encoding='utf-8', errors='surrogateescape')
 
 
-def install(raw_out=None, raw_err=None):
-    """Opens the streams anew. Raw byte streams may stand in for the descriptors."""
-    global out, err
-    _raw[1], _raw[2] = raw_out, raw_err
+def install(open_raw=_descriptor):
+    """Opens the streams anew. `open_raw(1 or 2)` gives the raw byte stream below each."""
+    global out, err, _open_raw
+    _open_raw = open_raw
     sys.stdin = sys.__stdin__ = _at_end()
     sys.stdout = sys.__stdout__ = out = _text(1, '<stdout>')
     sys.stderr = sys.__stderr__ = err = _text(2, '<stderr>')
@@ -42,7 +42,7 @@ def _usable(stream):
         return stream is not None and not stream.closed and stream.writable()
     except AttributeError:
         return hasattr(stream, 'write')  # a user's own object: all that print() asks for
-    except Exception:
+    except BaseException:
         return False  # detached, or broken in its own way
 
 
@@ -60,17 +60,18 @@ def repair():
 
     May run the user's code, through properties of such an object.
     """
-    if sys.stdout is not out and not _usable(sys.stdout):
-        sys.stdout = out
-    if sys.stderr is not err and not _usable(sys.stderr):
-        sys.stderr = err
-    if sys.stdin is None or getattr(sys.stdin, 'closed', False):
+    for name, stream in (('stdout', out), ('stderr', err)):
+        current = getattr(sys, name, None)
+        if current is not stream and not _usable(current):
+            setattr(sys, name, stream)
+    stdin = getattr(sys, 'stdin', None)
+    if stdin is None or getattr(stdin, 'closed', False):
         sys.stdin = sys.__stdin__ = _at_end()
 
 
 def flush():
-    """Flushes what stands in sys; a stream that fails is its owner's affair."""
-    for stream in (sys.stdout, sys.stderr):
+    """Flushes what the user has put in place of a standard stream; one that fails is its owner's affair."""
+    for stream in (getattr(sys, 'stdout', None), getattr(sys, 'stderr', None)):
         if stream is not out and stream is not err:
             try:
                 stream.flush()

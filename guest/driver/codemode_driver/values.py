@@ -6,6 +6,7 @@ else the class and the address are shown, by object.__repr__. Every walk is boun
 and in characters, which also ends cyclic structures.
 """
 
+import abc
 import collections
 import datetime
 import decimal
@@ -89,6 +90,11 @@ def _int_text(value):
         return f'<int of {value.bit_length():,} bits>'
 
 
+def _is_odd(kind):
+    """A class of a user's metaclass, which may answer == and hash() of the class itself."""
+    return type(kind) is not type and type(kind) is not abc.ABCMeta
+
+
 def _opaque(value):
     kind = type(value)
     if issubclass(kind, type):
@@ -122,6 +128,8 @@ class _Copier:
 
     def json(self, value, depth=0):
         kind = type(value)
+        if _is_odd(kind):
+            return self._spend(_opaque(value))
         if value is None or kind is bool:
             self.room -= 6
             return value
@@ -161,6 +169,8 @@ class _Copier:
     def text(self, value, depth):
         """A repr, of plain values only."""
         kind = type(value)
+        if _is_odd(kind):
+            return _opaque(value)
         if kind is str:
             return repr(_clean(value))
         if kind is int:
@@ -179,6 +189,8 @@ class _Copier:
 
     def _container_text(self, value, kind, depth):
         first, last = _BRACKETS.get(kind) or _MAPPINGS[kind]
+        if not value and kind is set:
+            return 'set()'
         if depth >= DEPTH_MAX and value:
             return first + _MORE + last
         parts = []
