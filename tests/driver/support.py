@@ -39,12 +39,13 @@ class DriverTest(unittest.TestCase):
     def setUp(self):
         saved = (sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__)
         self.addCleanup(self._restore, saved, sys.modules['__main__'], vars(builtins).copy(), sys.getrecursionlimit(),
-                        signal.getsignal(signal.SIGINT))
+                        signal.getsignal(signal.SIGINT), codemode_driver._session)
         self.written = {1: bytearray(), 2: bytearray()}
         streams.install(lambda number: Capture(self.written[number]))
         codemode_driver.start()
 
-    def _restore(self, saved, main, names, recursion, handler):
+    def _restore(self, saved, main, names, recursion, handler, session):
+        codemode_driver._session = session
         signal.signal(signal.SIGINT, handler)
         sys.setrecursionlimit(recursion)
         builtins.__dict__.update(names)

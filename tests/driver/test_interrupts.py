@@ -10,8 +10,12 @@ from codemode_driver import session
 from support import DriverTest
 
 
+ENDS_WAITS = hasattr(signal, 'pthread_kill')
+ends_waits = unittest.skipUnless(ENDS_WAITS, 'from inside the sandbox a wait cannot be interrupted, only from outside')
+
+
 def interrupt():
-    if hasattr(signal, 'pthread_kill'):
+    if ENDS_WAITS:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # ends a wait, too
     else:
         _thread.interrupt_main()
@@ -66,6 +70,7 @@ class Interrupts(DriverTest):
         self.assertInterrupted('while True: pass')
         self.assertInterrupted('while True: pass', every=0.0005)
 
+    @ends_waits
     def test_sleep_and_locks(self):
         self.assertInterrupted('import time, threading\ntime.sleep(60)')
         self.assertInterrupted('threading.Event().wait()')
@@ -82,6 +87,7 @@ class Interrupts(DriverTest):
     def test_stubborn_code(self):
         self.assertInterrupted('for i in range(5):\n  try:\n    while True: pass\n  except KeyboardInterrupt: pass\nwhile True: pass')
 
+    @ends_waits
     def test_await(self):
         answer = self.assertInterrupted('import asyncio\nseen = []\nasync def f():\n  try: await asyncio.sleep(60)\n'
                                         '  finally: seen.append(1)\nawait f()', every=None)
@@ -89,16 +95,19 @@ class Interrupts(DriverTest):
         self.assertEqual(self.value('seen'), '[1]')
         self.assertEqual(self.value('await asyncio.sleep(0.001, 7)'), '7')
 
+    @ends_waits
     def test_await_repeated(self):
         for every in (0.05, 0.001, 0.0003):
             self.assertInterrupted('import asyncio\nwhile True: await asyncio.sleep(0)', every=every)
             self.assertInterrupted('await asyncio.gather(*(asyncio.sleep(60) for i in range(50)))', every=every)
             self.assertEqual(self.value('await asyncio.sleep(0.001, 7)'), '7')
 
+    @ends_waits
     def test_asyncio_run(self):
         self.assertInterrupted('import asyncio\nasyncio.run(asyncio.sleep(60))')
         self.assertEqual(self.value('await asyncio.sleep(0.001, 7)'), '7')
 
+    @ends_waits
     def test_coroutine_that_refuses(self):
         start = time.monotonic()
         self.assertInterrupted('import asyncio\nasync def f():\n  while True:\n    try: await asyncio.sleep(60)\n'
@@ -137,7 +146,7 @@ class Interrupts(DriverTest):
                 for code in ('x = [i for i in range(300)]\nx', '1 / 0', 'import asyncio\nawait asyncio.sleep(0)', 'raise E'):
                     answer = codemode_driver.execute(code, '{"a": 1}', 0, 10000, 10000)
                     self.assertEqual(len(answer), 6)
-                    self.assertNotIn('could not be made', answer[2] or '')
+                    self.assertNotEqual(answer[3], 'RuntimeError', answer)
                     kinds.add(answer[3])
         self.assertGreater(storm.sent, 100)
         self.assertLessEqual(kinds, {None, 'KeyboardInterrupt', 'ZeroDivisionError', 'NameError'})

@@ -43,11 +43,12 @@ def _on_interrupt(signum, frame):
 def _guarded(function, *args):
     """Calls what may run the user's code. Interrupts arrive inside the call, never after it."""
     global _armed
+    before = _armed
     try:
         _armed = True
         return function(*args)
     finally:
-        _armed = False
+        _armed = before
         if sys.gettrace() or sys.getprofile():  # else the user's function would follow the driver
             sys.settrace(None)
             sys.setprofile(None)
@@ -126,11 +127,16 @@ class Session:
         self._ready_loop()
 
     def _ready_loop(self):
-        if self._loop is None or self._loop.is_closed() or self._loop.is_running():
-            # A loop that still runs was torn out of its clean-up by an interrupt.
-            events._set_running_loop(None)
+        if self._loop is None or self._loop.is_closed():
             self._loop = loop.Loop()
+        self._mend_loop()
         asyncio.set_event_loop(self._loop)
+
+    def _mend_loop(self):
+        """Finishes the clean-up of a loop that an interrupt has torn out of it."""
+        if self._loop.is_running() or events._get_running_loop() is not None:
+            events._set_running_loop(None)
+            self._loop._run_forever_cleanup()
 
     def _bind(self, context):
         members = json.loads(context)
@@ -199,6 +205,7 @@ class Session:
     def _cancel(self, task):
         """Ends an interrupted cell's coroutine. Returns the traceback of where it waited."""
         try:
+            self._mend_loop()
             task.cancel()
             self._loop.run_until_complete(asyncio.wait([task], timeout=CANCEL_SECONDS))
             if task.done():
