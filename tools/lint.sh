@@ -16,6 +16,7 @@ for entry in json.load(open("build/compile_commands.json")):
 check_format() { c_files | xargs -r clang-format-19 --dry-run --Werror; }
 check_layers() { /usr/bin/python3 tools/check_layers.py; }
 check_lengths() { /usr/bin/python3 tools/check_lengths.py; }
+check_tables() { /usr/bin/python3 tools/tables.py --check; }
 check_shell() { bash -n dev && for script in tools/*.sh guest/*.sh .ci/run; do bash -n "$script" || return 1; done; }
 
 check_cppcheck() {
@@ -40,6 +41,7 @@ lint_all() { # tap-file
     lint_check "$tap" "include layers" check_layers
     lint_check "$tap" "lengths" check_lengths
     lint_check "$tap" "shell syntax" check_shell
+    lint_check "$tap" "tables of the README" check_tables
     ! command -v clang-format-19 >/dev/null || lint_check "$tap" "formatting" check_format
     ! command -v cppcheck >/dev/null || lint_check "$tap" "cppcheck" check_cppcheck
     ! command -v clang-tidy-19 >/dev/null || [ ! -e build/compile_commands.json ] || lint_check "$tap" "clang-tidy" check_tidy
@@ -62,4 +64,5 @@ verb_fmt() {
     stages_begin 1
     packages_ready lint
     c_files | xargs -r clang-format-19 -i
+    /usr/bin/python3 tools/tables.py --write
 }
