@@ -128,7 +128,7 @@ def test_executions_of_one_session_queue_in_order(session):
     session.ok("import time\nseen = []")
     works = []
     for number in range(4):
-        works.append(session.in_background(f"time.sleep(0.15); seen.append({number})"))
+        works.append(session.in_background(f"time.sleep({0.05 if number else 2}); seen.append({number})"))
         if number == 0:
             eventually(lambda: session.info()["state"] == "running", "the first one runs")
         else:
