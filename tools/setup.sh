@@ -47,7 +47,9 @@ packages_ready() { # group...
 configure() { # folder meson-option...
     local folder=$1
     shift
-    [ -e "$folder/build.ninja" ] || meson setup "$folder" "$@"
+    [ ! -e "$folder/build.ninja" ] || return 0
+    rm -rf "$folder/meson-private" # of a set-up that was interrupted: meson would take it for finished
+    meson setup "$folder" "$@"
 }
 
 compile() { # folder meson-option...
