@@ -6,6 +6,7 @@ The driver is written for the guest's Python version, which the machine need not
 one piece of code that writes them to the session's own files, runs them there and prints TAP.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,9 +38,13 @@ def main():
     paths = [ROOT / "tools/unittest_tap.py", *sorted((ROOT / "tests/driver").glob("*.py"))]
     files = {path.name: path.read_text() for path in paths}
     script = SCRIPT.format(files=files, patterns=patterns, mark=MARK)
-    command = [codemode, "exec", "-"]
+    command = [codemode, "exec", "--timeout", str(DEADLINE_S - 10), "-"]
+    # a sidecar that the caller's environment names is not the one under test
+    environment = {k: v for k, v in os.environ.items() if k not in ("CODEMODE_URL", "WASM_MANAGER_SERVICE_URL")}
     try:
-        run = subprocess.run(command, input=script, stdout=subprocess.PIPE, text=True, timeout=DEADLINE_S, check=False)
+        run = subprocess.run(
+            command, input=script, stdout=subprocess.PIPE, text=True, timeout=DEADLINE_S, env=environment, check=False
+        )
     except subprocess.TimeoutExpired as error:
         print((error.stdout or b"").decode(errors="replace"))
         print(f"the tests did not end within {DEADLINE_S} s")
