@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The verbs of the command line. Each gets the arguments behind its own name and returns the exit code. */
+#ifndef CM_CLI_H
+#define CM_CLI_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "cli/backend.h"
+
+enum cm_exit {
+    CM_EXIT_OK = 0,
+    CM_EXIT_RAISED = 1,        /* the code ended with an exception */
+    CM_EXIT_USAGE = 2,         /* wrong arguments, or a file that cannot be read */
+    CM_EXIT_UNAVAILABLE = 3,   /* no sidecar, sandbox or session to run in */
+    CM_EXIT_TIMEOUT = 124,     /* like timeout(1) */
+    CM_EXIT_INTERRUPTED = 130, /* Ctrl-C */
+};
+
+int cm_cli_serve(int argc, char **argv);
+int cm_cli_exec(int argc, char **argv);
+int cm_cli_repl(int argc, char **argv);
+int cm_cli_version(int argc, char **argv);
+
+/* What `exec` and `repl` have in common: [-s SESSION] [--url URL] [--timeout SECONDS]. */
+struct cm_cli_options {
+    struct cm_target target;
+    const char *code; /* -c */
+    const char *file; /* the one argument that is no flag */
+    bool help;
+};
+/* CM_EXIT_OK, or CM_EXIT_USAGE after an error message. `with_code` also takes -c CODE and FILE. */
+int cm_cli_options(int argc, char **argv, bool with_code, struct cm_cli_options *ret);
+/* "codemode: <text>" on stderr; returns `exit_code`. */
+int cm_cli_error(int exit_code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Shows what came of a run; returns its exit code and empties the outcome. */
+int cm_cli_show(struct cm_outcome *o);
+extern const char cm_cli_exit_help[];
+
+#endif

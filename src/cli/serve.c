@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "conf/conf.h"
+#include "roles/gateway.h"
+
+static bool wants_help(int argc, char **argv)
+{
+    for (int i = 0; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return true;
+    return false;
+}
+
+int cm_cli_serve(int argc, char **argv)
+{
+    struct cm_conf conf;
+    struct cm_err err;
+
+    if (wants_help(argc, argv)) {
+        puts("usage: codemode serve [flags]\n\nServes sessions over HTTP until SIGTERM or Ctrl-C. Each flag has a variable of\n"
+             "the environment (in parentheses); the flag wins.\n");
+        cm_conf_help(stdout);
+        printf("\n%s", cm_cli_exit_help);
+        return CM_EXIT_OK;
+    }
+    if (cm_conf_load(argc, argv, &conf, &err) < 0)
+        return cm_cli_error(CM_EXIT_USAGE, "%s", err.text);
+    if (cm_gateway_run(&conf, &err) < 0)
+        return cm_cli_error(err.code == CM_ERR_CONFIG ? CM_EXIT_USAGE : CM_EXIT_UNAVAILABLE, "%s", err.text);
+    return CM_EXIT_OK;
+}
