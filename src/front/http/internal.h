@@ -34,6 +34,7 @@ struct cm_http {
     bool draining, closing;
     bool loopback;           /* nobody from outside can connect */
     size_t answer_max;       /* bytes of one answer */
+    size_t held;             /* bytes of all request bodies in memory */
     char id_seed[17];        /* of the correlation ids that we make */
     uint64_t id_count;
 };
@@ -129,6 +130,7 @@ void cm_http_wait(struct request *rq);
 void cm_http_resume(struct request *rq);
 /* The client of a waiting request is gone, or the server ends. */
 void cm_http_gone(struct request *rq);
+void cm_http_drop_body(struct request *rq);
 struct request *cm_http_ref(struct request *rq);
 void cm_http_unref(struct request *rq);
 

@@ -56,7 +56,7 @@ static void run(struct request *rq, const char *id, enum cm_exec_mode mode)
     struct cm_err err;
     int rc = start(rq, id, mode, &err);
 
-    cm_buf_done(&rq->body);
+    cm_http_drop_body(rq);
     if (rc < 0)
         cm_http_answer_error(rq, &err);
     else

@@ -15,6 +15,7 @@
 #include "front/http/internal.h"
 
 #define DROP_FACTOR 4 /* a refused body is read up to this many times MAX_BODY */
+#define HELD_FACTOR 4 /* bodies of all requests together take up to this many times MAX_BODY */
 
 struct request *cm_http_ref(struct request *rq)
 {
@@ -22,12 +23,17 @@ struct request *cm_http_ref(struct request *rq)
     return rq;
 }
 
+void cm_http_drop_body(struct request *rq)
+{
+    rq->http->held -= rq->body.len;
+    cm_buf_done(&rq->body);
+}
+
 void cm_http_unref(struct request *rq)
 {
     assert(rq->magic == REQUEST_MAGIC && rq->refs > 0);
     if (--rq->refs > 0)
         return;
-    cm_buf_done(&rq->body);
     cm_buf_done(&rq->answer.body);
     rq->magic = 0;
     free(rq);
@@ -129,7 +135,29 @@ static void refuse_size(struct request *rq)
 
     cm_err_set(&err, CM_ERR_TOO_LARGE, "body: has more than the %llu bytes of MAX_BODY",
                (unsigned long long)rq->http->conf->max_body);
-    cm_buf_done(&rq->body);
+    cm_http_drop_body(rq);
+    refuse(rq, &err, false);
+}
+
+/* Many clients that each send what one may send would take the memory of everybody. */
+static int hold(struct request *rq, const char *data, size_t len)
+{
+    struct cm_http *h = rq->http;
+
+    if (h->held + len > HELD_FACTOR * h->conf->max_body)
+        return CM_ERR_NO_MEMORY;
+    int rc = cm_buf_append(&rq->body, data, len);
+    if (rc == 0)
+        h->held += len;
+    return rc;
+}
+
+static void refuse_memory(struct request *rq)
+{
+    struct cm_err err;
+
+    cm_err_set(&err, CM_ERR_NO_MEMORY, "body: too many large requests at once");
+    cm_http_drop_body(rq);
     refuse(rq, &err, false);
 }
 
@@ -191,11 +219,11 @@ static enum MHD_Result on_body(struct request *rq, const char *data, size_t len)
         return abort_body(rq, CM_ERR_TOO_SLOW, "body: did not arrive within BODY_TIMEOUT");
     if (rq->answer.status || rq->route->body == BODY_NONE)
         return MHD_YES;
-    int rc = cm_buf_append(&rq->body, data, len);
+    int rc = hold(rq, data, len);
     if (rc == CM_ERR_TOO_LARGE)
         refuse_size(rq);
     else if (rc < 0)
-        return abort_body(rq, rc, "body: there is no memory for it");
+        refuse_memory(rq);
     return MHD_YES;
 }
 
@@ -245,6 +273,7 @@ void cm_http_on_completed(void *cls, struct MHD_Connection *mhd, void **state, e
     if (!rq)
         return;
     *state = NULL;
+    cm_http_drop_body(rq);
     rq->http = NULL;
     rq->mhd = NULL;
     rq->conn = NULL;
