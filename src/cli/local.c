@@ -67,11 +67,16 @@ static void on_done(void *arg, const struct cm_exec_result *res, const struct cm
     l->exec = NULL;
     if (res) {
         struct cm_answer a = {
-            .success = res->success, .timed_out = res->timed_out,
-            .err = res->err, .err_len = res->err_len,
-            .result = res->result, .result_len = res->result_len,
-            .error = res->error, .error_len = res->error_len,
-            .traceback = res->traceback, .traceback_len = res->traceback_len,
+            .success = res->success,
+            .timed_out = res->timed_out,
+            .err = res->err,
+            .err_len = res->err_len,
+            .result = res->result,
+            .result_len = res->result_len,
+            .error = res->error,
+            .error_len = res->error_len,
+            .traceback = res->traceback,
+            .traceback_len = res->traceback_len,
         };
         l->rc = cm_outcome_from(&a, &l->outcome, &l->err);
     } else {
@@ -96,7 +101,10 @@ static int run(struct cm_backend *b, const char *code, size_t len, struct cm_out
     static const struct cm_exec_ops ops = {on_output, on_done};
     struct local *l = (struct local *)b;
     struct cm_exec_request req = {
-        .code = code, .code_len = len, .timeout_s = l->timeout_s, .correlation_id = "cli",
+        .code = code,
+        .code_len = len,
+        .timeout_s = l->timeout_s,
+        .correlation_id = "cli",
         .mode = l->session[0] ? CM_EXEC_SESSION : CM_EXEC_ONESHOT,
     };
     int rc = cm_sessions_execute(l->sessions, l->session[0] ? l->session : NULL, &req, &ops, l, &l->exec, err);

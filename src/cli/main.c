@@ -22,7 +22,8 @@ static const struct verb {
 
 static int print_help(FILE *out)
 {
-    fputs("usage: codemode VERB [arguments]\n\nRuns Python in sandboxes: one locked-down process per session.\n\n", out);
+    fputs("usage: codemode VERB [arguments]\n\nRuns Python in sandboxes: one locked-down process per session.\n\n",
+          out);
     for (size_t i = 0; i < VERBS; i++)
         fprintf(out, "  %-9s %s\n", verbs[i].name, verbs[i].brief);
     fprintf(out, "\ncodemode VERB --help tells more.\n%s", cm_cli_exit_help);

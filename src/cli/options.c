@@ -8,8 +8,9 @@
 #include "conf/conf.h"
 #include "conf/value.h"
 
-const char cm_cli_exit_help[] = "exit codes: 0 success, 1 the code raised, 2 wrong usage, 3 no sidecar, sandbox or session to\n"
-                                "run in, 124 timeout, 130 interrupted\n";
+const char cm_cli_exit_help[] =
+    "exit codes: 0 success, 1 the code raised, 2 wrong usage, 3 no sidecar, sandbox or session to\n"
+    "run in, 124 timeout, 130 interrupted\n";
 
 int cm_cli_error(int exit_code, const char *format, ...)
 {
@@ -26,8 +27,10 @@ int cm_cli_error(int exit_code, const char *format, ...)
 int cm_cli_show(struct cm_outcome *o)
 {
     static const int codes[] = {
-        [CM_RUN_OK] = CM_EXIT_OK, [CM_RUN_RAISED] = CM_EXIT_RAISED,
-        [CM_RUN_TIMED_OUT] = CM_EXIT_TIMEOUT, [CM_RUN_INTERRUPTED] = CM_EXIT_INTERRUPTED,
+        [CM_RUN_OK] = CM_EXIT_OK,
+        [CM_RUN_RAISED] = CM_EXIT_RAISED,
+        [CM_RUN_TIMED_OUT] = CM_EXIT_TIMEOUT,
+        [CM_RUN_INTERRUPTED] = CM_EXIT_INTERRUPTED,
     };
     int code = codes[o->end];
 
@@ -97,10 +100,10 @@ static bool takes_value(const char *arg, const char *brief, const char *full, ch
 static int set_flag(struct cm_cli_options *o, char **argv, int *i, bool with_code)
 {
     char *arg = argv[*i], *next = argv[*i + 1], *value = NULL;
-    const char **slot = takes_value(arg, "-s", "--session", next, i, &value) ? &o->target.session
-                        : takes_value(arg, "--url", "--url", next, i, &value) ? &o->target.url
+    const char **slot = takes_value(arg, "-s", "--session", next, i, &value)             ? &o->target.session
+                        : takes_value(arg, "--url", "--url", next, i, &value)            ? &o->target.url
                         : with_code && takes_value(arg, "-c", "--code", next, i, &value) ? &o->code
-                                                                                           : NULL;
+                                                                                         : NULL;
     if (!slot && !takes_value(arg, "--timeout", "--timeout", next, i, &value))
         return unknown(arg, with_code);
     if (!value)

@@ -15,9 +15,9 @@
 #include "session/session.h"
 #include "wire/json.h"
 
-#define URL_MAX    1024
-#define ANSWER_MAX (512u << 20) /* a sidecar's largest answer: two outputs of 64 MiB, escaped */
-#define BODY_MAX   (256u << 20)
+#define URL_MAX     1024
+#define ANSWER_MAX  (512u << 20) /* a sidecar's largest answer: two outputs of 64 MiB, escaped */
+#define BODY_MAX    (256u << 20)
 #define INTERRUPTED 1 /* of exchange(): neither answer nor error */
 
 struct remote {
@@ -94,8 +94,8 @@ static int refused(struct remote *r, long status, struct cm_err *err)
     struct cm_json_member m[] = {{.name = "detail"}};
     size_t len;
 
-    if (cm_json_object(cm_buf_data(&r->answer), r->answer.len, m, 1, NULL) == 0 &&
-        m[0].value.kind == CM_JSON_STRING && cm_json_decode(&m[0].value, &len))
+    if (cm_json_object(cm_buf_data(&r->answer), r->answer.len, m, 1, NULL) == 0 && m[0].value.kind == CM_JSON_STRING &&
+        cm_json_decode(&m[0].value, &len))
         return cm_err_set(err, CM_ERR_BAD_REQUEST, "%s: %.*s", r->url, (int)(len < 300 ? len : 300), m[0].value.raw);
     return cm_err_set(err, CM_ERR_BAD_REQUEST, "%s: answered with HTTP status %ld", r->url, status);
 }
@@ -124,8 +124,9 @@ static bool is_true(const struct cm_json_value *value)
 static int show(struct remote *r, struct cm_outcome *ret, struct cm_err *err)
 {
     enum { OUT, ERR, RESULT, ERROR, TRACEBACK, SUCCESS, TIMED_OUT, COUNT };
-    struct cm_json_member m[COUNT] = {{.name = "stdout"}, {.name = "stderr"}, {.name = "result"}, {.name = "error"},
-                                      {.name = "traceback"}, {.name = "success"}, {.name = "timed_out"}};
+    struct cm_json_member m[COUNT] = {{.name = "stdout"},   {.name = "stderr"},    {.name = "result"},
+                                      {.name = "error"},    {.name = "traceback"}, {.name = "success"},
+                                      {.name = "timed_out"}};
     struct cm_answer a;
     size_t out_len = 0;
     int rc = cm_json_object(cm_buf_data(&r->answer), r->answer.len, m, COUNT, err);

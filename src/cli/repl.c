@@ -93,7 +93,7 @@ static void open_history(struct input *in)
     history(in->history, &ev, H_SETSIZE, HISTORY_MAX);
     history(in->history, &ev, H_SETUNIQUE, 1);
     el_set(in->edit, EL_HIST, history, in->history);
-    int n = state && *state == '/'  ? snprintf(in->history_path, PATH_LEN_MAX, "%s/codemode/history", state)
+    int n = state && *state == '/' ? snprintf(in->history_path, PATH_LEN_MAX, "%s/codemode/history", state)
             : home && *home == '/' ? snprintf(in->history_path, PATH_LEN_MAX, "%s/.local/state/codemode/history", home)
                                    : 0;
     if (n <= 0 || n >= PATH_LEN_MAX) {

@@ -20,7 +20,8 @@ int cm_cli_serve(int argc, char **argv)
     struct cm_err err;
 
     if (wants_help(argc, argv)) {
-        puts("usage: codemode serve [flags]\n\nServes sessions over HTTP until SIGTERM or Ctrl-C. Each flag has a variable of\n"
+        puts("usage: codemode serve [flags]\n\nServes sessions over HTTP until SIGTERM or Ctrl-C. Each flag has a "
+             "variable of\n"
              "the environment (in parentheses); the flag wins.\n");
         cm_conf_help(stdout);
         printf("\n%s", cm_cli_exit_help);

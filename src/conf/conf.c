@@ -36,9 +36,12 @@ static const struct row rows[] = {
 static int bad_value(const struct row *row, const char *source, const char *text, struct cm_err *err)
 {
     static const char *const wanted[] = {
-        [TEXT] = "a text",       [PATH] = "a path",
-        [UINT] = "a whole number", [BYTES] = "a size such as 512Mi",
-        [SECONDS] = "a time such as 30 or 250ms", [LEVEL] = "DEBUG, INFO, WARNING or ERROR",
+        [TEXT] = "a text",
+        [PATH] = "a path",
+        [UINT] = "a whole number",
+        [BYTES] = "a size such as 512Mi",
+        [SECONDS] = "a time such as 30 or 250ms",
+        [LEVEL] = "DEBUG, INFO, WARNING or ERROR",
     };
 
     if (row->type == LEVEL)

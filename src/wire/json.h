@@ -20,7 +20,15 @@ struct cm_buf;
 
 #define CM_JSON_DEPTH_MAX 200 /* nested arrays and objects; the checker recurses, so this bounds its stack */
 
-enum cm_json_kind { CM_JSON_ABSENT, CM_JSON_NULL, CM_JSON_BOOL, CM_JSON_NUMBER, CM_JSON_STRING, CM_JSON_ARRAY, CM_JSON_OBJECT };
+enum cm_json_kind {
+    CM_JSON_ABSENT,
+    CM_JSON_NULL,
+    CM_JSON_BOOL,
+    CM_JSON_NUMBER,
+    CM_JSON_STRING,
+    CM_JSON_ARRAY,
+    CM_JSON_OBJECT
+};
 
 /* A value inside a checked text: its bytes as they stand there (a string with its quotes). */
 struct cm_json_value {
@@ -42,7 +50,8 @@ int cm_json_check(const char *text, size_t len, struct cm_json_value *ret, struc
  * CM_ERR_BAD_FIELD. On failure `wanted` holds nothing of use. */
 int cm_json_object(char *text, size_t len, struct cm_json_member *wanted, size_t count, struct cm_err *err);
 /* Calls `each` for the elements of a checked array until it returns false. */
-void cm_json_elements(const struct cm_json_value *array, bool (*each)(void *arg, struct cm_json_value *value), void *arg);
+void cm_json_elements(const struct cm_json_value *array, bool (*each)(void *arg, struct cm_json_value *value),
+                      void *arg);
 /* Decodes a checked string in place, over its own raw bytes: afterwards raw[0] to raw[*ret_len - 1] is UTF-8
  * (it may hold NUL bytes) and the JSON text is gone. False for an escape that names half a surrogate pair. */
 bool cm_json_decode(struct cm_json_value *string, size_t *ret_len);

@@ -309,7 +309,8 @@ int cm_json_object(char *text, size_t len, struct cm_json_member *wanted, size_t
     return 0;
 }
 
-void cm_json_elements(const struct cm_json_value *array, bool (*each)(void *arg, struct cm_json_value *value), void *arg)
+void cm_json_elements(const struct cm_json_value *array, bool (*each)(void *arg, struct cm_json_value *value),
+                      void *arg)
 {
     struct scan s = {array->raw, array->raw + 1, array->raw + array->len, 1, NULL};
     struct cm_json_value value;

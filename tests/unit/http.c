@@ -45,8 +45,14 @@ static atomic_int abandoned, running, ready = 1;
 static void finish(void *arg)
 {
     struct cm_exec *x = arg;
-    struct cm_exec_result res = {.success = true, .out = "out\n\"", .out_len = 5, .result = "84", .result_len = 2,
-                                 .locals = "{\"x\":42}", .locals_len = 8, .duration_ns = 1500000000};
+    struct cm_exec_result res = {.success = true,
+                                 .out = "out\n\"",
+                                 .out_len = 5,
+                                 .result = "84",
+                                 .result_len = 2,
+                                 .locals = "{\"x\":42}",
+                                 .locals_len = 8,
+                                 .duration_ns = 1500000000};
     struct cm_err err;
 
     cm_err_set(&err, CM_ERR_SESSION_LOST, "the session's process ended: \"killed\"");
@@ -188,7 +194,8 @@ static int stop(void **state)
 
 static int dial(void)
 {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)cm_http_port(http)),
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)cm_http_port(http)),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct timeval limit = {.tv_sec = 10};
     int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -217,8 +224,8 @@ static char *hear_all(int fd)
     return text;
 }
 
-#define H "Host: localhost\r\n"
-#define CLOSE H "Connection: close\r\n"
+#define H            "Host: localhost\r\n"
+#define CLOSE        H "Connection: close\r\n"
 #define JSON(length) CLOSE "Content-Type: application/json\r\nContent-Length: " length "\r\n\r\n"
 
 struct exchange {
@@ -235,7 +242,8 @@ static void run_exchanges(const struct exchange *list, size_t count)
         const char *answer = hear_all(fd);
         sscanf(answer, "HTTP/1.1 %d", &status);
         if (status != list[i].status || !strstr(answer, list[i].contains))
-            fail_msg("%s\n--- expected %d with \"%s\", got\n%s", list[i].request, list[i].status, list[i].contains, answer);
+            fail_msg("%s\n--- expected %d with \"%s\", got\n%s", list[i].request, list[i].status, list[i].contains,
+                     answer);
     }
 }
 
@@ -244,14 +252,17 @@ static void answers_every_route(void **state)
     static const struct exchange list[] = {
         {"POST /session HTTP/1.1\r\n" CLOSE "Content-Length: 0\r\n\r\n", 200, "{\"session_id\":\"session-1\"}"},
         {"POST /session HTTP/1.1\r\n" JSON("2") "{}", 200, "session-1"},
-        {"POST /session HTTP/1.1\r\n" CLOSE "x-correlation-id: refuse\r\nContent-Length: 0\r\n\r\n", 429, "Retry-After: "},
+        {"POST /session HTTP/1.1\r\n" CLOSE "x-correlation-id: refuse\r\nContent-Length: 0\r\n\r\n", 429,
+         "Retry-After: "},
         {"POST /session/session-1/execute HTTP/1.1\r\n" JSON("12") "{\"code\":\"x\"}", 200,
-         "{\"stdout\":\"out\\n\\\"\",\"stderr\":\"\",\"result\":\"84\",\"error\":null,\"error_type\":null,\"traceback\":null,"
+         "{\"stdout\":\"out\\n\\\"\",\"stderr\":\"\",\"result\":\"84\",\"error\":null,\"error_type\":null,"
+         "\"traceback\":null,"
          "\"locals\":{\"x\":42},\"execution_time\":1.500000000,\"success\":true,\"timed_out\":false,\"state\":\"kept\","
          "\"stdout_truncated\":false,\"stderr_truncated\":false,\"memory_bytes\":0,\"session_id\":\"session-1\","
          "\"execution_id\":\"exec-1\"}"},
         {"POST /execute HTTP/1.1\r\n" JSON("12") "{\"code\":\"x\"}", 200, "\"session_id\":null"},
-        {"POST /session/session-1/execute HTTP/1.1\r\n" JSON("14") "{\"code\":\"die\"}", 410, "\"code\":\"session_lost\""},
+        {"POST /session/session-1/execute HTTP/1.1\r\n" JSON("14") "{\"code\":\"die\"}", 410,
+         "\"code\":\"session_lost\""},
         {"POST /session/session-1/execute HTTP/1.1\r\n" JSON("15") "{\"code\":\"full\"}", 429, "Retry-After: "},
         {"POST /session/none/execute HTTP/1.1\r\n" JSON("12") "{\"code\":\"x\"}", 404, "\"code\":\"unknown_session\""},
         {"DELETE /session/session-1 HTTP/1.1\r\n" CLOSE "\r\n", 200, "{\"status\":\"ok\"}"},
@@ -278,7 +289,8 @@ static void answers_errors(void **state)
         {"GET /health%00 HTTP/1.1\r\n" CLOSE "\r\n", 404, "not_found"},
         {"GET /session/a/b HTTP/1.1\r\n" CLOSE "\r\n", 404, "not_found"},
         {"GET /session/ HTTP/1.1\r\n" CLOSE "\r\n", 404, "not_found"},
-        {"GET /session/0123456789012345678901234567890123456789012345678901 HTTP/1.1\r\n" CLOSE "\r\n", 404, "unknown_session"},
+        {"GET /session/0123456789012345678901234567890123456789012345678901 HTTP/1.1\r\n" CLOSE "\r\n", 404,
+         "unknown_session"},
         {"PUT /session/x HTTP/1.1\r\n" CLOSE "\r\n", 405, "Allow: DELETE, GET, HEAD"},
         {"GET /session HTTP/1.1\r\n" CLOSE "\r\n", 405, "Allow: POST\r\n"},
         {"POST /execute HTTP/1.1\r\n" CLOSE "Content-Length: 0\r\n\r\n", 400, "body: is empty"},
@@ -286,20 +298,28 @@ static void answers_errors(void **state)
         {"POST /execute HTTP/1.1\r\n" JSON("2") "{}", 422, "code: field required"},
         {"POST /execute HTTP/1.1\r\n" JSON("2") "[]", 422, "body: must be a JSON object"},
         {"POST /session HTTP/1.1\r\n" JSON("1") "7", 422, "body: must be a JSON object"},
-        {"POST /execute HTTP/1.1\r\n" CLOSE "Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}", 415, "unsupported_media"},
-        {"POST /session HTTP/1.1\r\n" CLOSE "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 0\r\n\r\n", 200, ""},
-        {"POST /session HTTP/1.1\r\n" CLOSE "Origin: https://evil.example\r\nContent-Length: 0\r\n\r\n", 403, "forbidden"},
+        {"POST /execute HTTP/1.1\r\n" CLOSE "Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}", 415,
+         "unsupported_media"},
+        {"POST /session HTTP/1.1\r\n" CLOSE
+         "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 0\r\n\r\n",
+         200, ""},
+        {"POST /session HTTP/1.1\r\n" CLOSE "Origin: https://evil.example\r\nContent-Length: 0\r\n\r\n", 403,
+         "forbidden"},
         {"POST /session HTTP/1.1\r\n" CLOSE "Origin: null\r\nContent-Length: 0\r\n\r\n", 403, "forbidden"},
         {"POST /session HTTP/1.1\r\n" CLOSE "Origin: http://localhost:3000\r\nContent-Length: 0\r\n\r\n", 200, ""},
-        {"GET /sessions HTTP/1.1\r\nHost: evil.example:8080\r\nConnection: close\r\n\r\n", 403, "not a name of this machine"},
+        {"GET /sessions HTTP/1.1\r\nHost: evil.example:8080\r\nConnection: close\r\n\r\n", 403,
+         "not a name of this machine"},
         {"GET /sessions HTTP/1.1\r\nConnection: close\r\n\r\n", 400, ""},
         {"POST /execute HTTP/1.1\r\n" CLOSE "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400, ""},
-        {"POST /execute HTTP/1.1\r\n" CLOSE "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 400, ""},
+        {"POST /execute HTTP/1.1\r\n" CLOSE
+         "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+         400, ""},
         {"POST /execute HTTP/1.1\r\n" CLOSE "Transfer-Encoding: gzip\r\n\r\n", 400, "bad_request"},
         {"POST /execute HTTP/1.1\r\n" CLOSE "Content-Length: -1\r\n\r\n", 400, ""},
         {"POST /execute HTTP/1.1\r\n" CLOSE "Expect: 100-continue\r\nContent-Length: 9999\r\n\r\n", 413, "MAX_BODY"},
         {"POST /execute HTTP/1.1\r\n" CLOSE "Content-Length: 99999999999\r\n\r\n{}", 413, "MAX_BODY"},
-        {"POST /execute HTTP/1.1\r\n" CLOSE "Transfer-Encoding: chunked\r\n\r\nc\r\n{\"code\":\"x\"}\r\n0\r\n\r\n", 200, "84"},
+        {"POST /execute HTTP/1.1\r\n" CLOSE "Transfer-Encoding: chunked\r\n\r\nc\r\n{\"code\":\"x\"}\r\n0\r\n\r\n", 200,
+         "84"},
         {"GET /health HTTP/1.1\r\n" CLOSE "no colon\r\n\r\n", 400, ""},
     };
 
@@ -339,7 +359,8 @@ static void answers_large_bodies(void **state)
 static void echoes_the_correlation_id(void **state)
 {
     static const struct exchange list[] = {
-        {"GET /health HTTP/1.1\r\n" CLOSE "x-correlation-id: abc-1.2:3\r\n\r\n", 200, "x-correlation-id: abc-1.2:3\r\n"},
+        {"GET /health HTTP/1.1\r\n" CLOSE "x-correlation-id: abc-1.2:3\r\n\r\n", 200,
+         "x-correlation-id: abc-1.2:3\r\n"},
         {"GET /nothing HTTP/1.1\r\n" CLOSE "X-Correlation-ID: abc\r\n\r\n", 404, "x-correlation-id: abc\r\n"},
     };
     const char *quoted = "GET /health HTTP/1.1\r\n" CLOSE "x-correlation-id: a\"b\r\n\r\n";
@@ -356,7 +377,8 @@ static void echoes_the_correlation_id(void **state)
 /* Several requests in one connection, also sent before the answers. */
 static void keeps_connections(void **state)
 {
-    const char *one = "POST /execute HTTP/1.1\r\n" H "Content-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"code\":\"x\"}";
+    const char *one =
+        "POST /execute HTTP/1.1\r\n" H "Content-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"code\":\"x\"}";
     const char *last = "GET /health HTTP/1.1\r\n" CLOSE "\r\n";
     int fd = dial(), seen = 0;
 

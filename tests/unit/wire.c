@@ -30,8 +30,22 @@ static int check(const char *text, size_t len)
 static void accepts_json(void **state)
 {
     static const char *const good[] = {
-        "{}", "[]", " [ 1 , 2 ] ", "0", "-0.5e+10", "1E-2", "\"\"", "\"a\\u00e9\\n\\/\"", "true", "false", "null",
-        "{\"a\":{\"b\":[{}]}}", "\"\xc3\xa9\xf0\x9f\x98\x80\"", "\"\\ud83d\\ude00\"", "\"exactly 8\"", "\"12345678\\\"\"",
+        "{}",
+        "[]",
+        " [ 1 , 2 ] ",
+        "0",
+        "-0.5e+10",
+        "1E-2",
+        "\"\"",
+        "\"a\\u00e9\\n\\/\"",
+        "true",
+        "false",
+        "null",
+        "{\"a\":{\"b\":[{}]}}",
+        "\"\xc3\xa9\xf0\x9f\x98\x80\"",
+        "\"\\ud83d\\ude00\"",
+        "\"exactly 8\"",
+        "\"12345678\\\"\"",
     };
 
     (void)state;
@@ -42,10 +56,43 @@ static void accepts_json(void **state)
 static void refuses_what_is_not_json(void **state)
 {
     static const char *const bad[] = {
-        "", " ", "{", "}", "[1,]", "{\"a\":1,}", "{a:1}", "{\"a\"}", "{\"a\":}", "01", "-", "1.", ".5", "1e", "+1",
-        "NaN", "Infinity", "tru", "nulll", "\"", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"a\nb\"", "\"a\tb\"",
-        "'a'", "[1 2]", "{} {}", "\"\xff\"", "\"\xc0\x80\"", "\"\xed\xa0\x80\"", "\"\xf5\x80\x80\x80\"", "\"\xe2\x82",
-        "[\"12345678", "[1,2", "{\"a\":1",
+        "",
+        " ",
+        "{",
+        "}",
+        "[1,]",
+        "{\"a\":1,}",
+        "{a:1}",
+        "{\"a\"}",
+        "{\"a\":}",
+        "01",
+        "-",
+        "1.",
+        ".5",
+        "1e",
+        "+1",
+        "NaN",
+        "Infinity",
+        "tru",
+        "nulll",
+        "\"",
+        "\"\\",
+        "\"\\x\"",
+        "\"\\u12\"",
+        "\"\\u12g4\"",
+        "\"a\nb\"",
+        "\"a\tb\"",
+        "'a'",
+        "[1 2]",
+        "{} {}",
+        "\"\xff\"",
+        "\"\xc0\x80\"",
+        "\"\xed\xa0\x80\"",
+        "\"\xf5\x80\x80\x80\"",
+        "\"\xe2\x82",
+        "[\"12345678",
+        "[1,2",
+        "{\"a\":1",
     };
 
     (void)state;
@@ -91,8 +138,11 @@ static void reads_an_execute_body(void **state)
     char *copy;
 
     (void)state;
-    assert_int_equal(read_body(" {\"context\": {\"n\": [5]}, \"other\": [], \"code\": \"a\\u00e9\\ud83d\\ude00\\n\\\"\\u0000\","
-                               " \"timeout\": 2.5} ", &b, &err, &copy), 0);
+    assert_int_equal(
+        read_body(" {\"context\": {\"n\": [5]}, \"other\": [], \"code\": \"a\\u00e9\\ud83d\\ude00\\n\\\"\\u0000\","
+                  " \"timeout\": 2.5} ",
+                  &b, &err, &copy),
+        0);
     assert_int_equal(b.code_len, 10);
     assert_memory_equal(b.code, "a\xc3\xa9\xf0\x9f\x98\x80\n\"\0", 10);
     assert_int_equal(b.context_len, 10);
@@ -188,10 +238,10 @@ static void walks_an_array(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(accepts_json),         cmocka_unit_test(refuses_what_is_not_json),
-        cmocka_unit_test(refuses_every_cut),    cmocka_unit_test(limits_depth),
+        cmocka_unit_test(accepts_json),          cmocka_unit_test(refuses_what_is_not_json),
+        cmocka_unit_test(refuses_every_cut),     cmocka_unit_test(limits_depth),
         cmocka_unit_test(reads_an_execute_body), cmocka_unit_test(names_the_bad_field),
-        cmocka_unit_test(writes_what_it_reads), cmocka_unit_test(walks_an_array),
+        cmocka_unit_test(writes_what_it_reads),  cmocka_unit_test(walks_an_array),
     };
 
     return cmocka_run_group_tests_name("wire", tests, NULL, NULL);

@@ -158,8 +158,7 @@ int cm_http_guard(const struct cm_http *h, const struct route *route, const stru
     if (h->loopback && hd->host && !cm_http_host_is_local(hd->host))
         return cm_err_set(err, CM_ERR_FORBIDDEN, "host \"%.100s\" is not a name of this machine", hd->host);
     if (route && route->body != BODY_NONE && hd->content_type && has_body(hd) && !is_json(hd->content_type))
-        return cm_err_set(err, CM_ERR_MEDIA_TYPE, "Content-Type: \"%.100s\" is not application/json",
-                          hd->content_type);
+        return cm_err_set(err, CM_ERR_MEDIA_TYPE, "Content-Type: \"%.100s\" is not application/json", hd->content_type);
     return 0;
 }
 

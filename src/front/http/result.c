@@ -49,9 +49,9 @@ static int put_figures(struct cm_buf *buf, const struct cm_exec_result *r)
                          ",\"execution_time\":%llu.%09llu,\"success\":%s,\"timed_out\":%s,\"state\":\"%s\","
                          "\"stdout_truncated\":%s,\"stderr_truncated\":%s,\"memory_bytes\":%llu",
                          (unsigned long long)(r->duration_ns / CM_NS_PER_S),
-                         (unsigned long long)(r->duration_ns % CM_NS_PER_S), boolean(r->success),
-                         boolean(r->timed_out), states[r->state], boolean(r->out_truncated),
-                         boolean(r->err_truncated), (unsigned long long)r->memory_bytes);
+                         (unsigned long long)(r->duration_ns % CM_NS_PER_S), boolean(r->success), boolean(r->timed_out),
+                         states[r->state], boolean(r->out_truncated), boolean(r->err_truncated),
+                         (unsigned long long)r->memory_bytes);
 }
 
 int cm_http_write_result(struct cm_buf *buf, const struct cm_exec_result *r, const char *session_id,

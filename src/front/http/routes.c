@@ -49,8 +49,7 @@ static void add_method(char allow[static 64], const char *method)
 {
     size_t used = strlen(allow);
 
-    snprintf(allow + used, 64 - used, "%s%s%s", used ? ", " : "", method,
-             strcmp(method, "GET") == 0 ? ", HEAD" : "");
+    snprintf(allow + used, 64 - used, "%s%s%s", used ? ", " : "", method, strcmp(method, "GET") == 0 ? ", HEAD" : "");
 }
 
 int cm_http_route(const char *method, const char *path, const struct route **ret, char id[static CM_SESSION_ID_MAX],

@@ -21,11 +21,11 @@
 #include "front/http/internal.h"
 #include "obs/log.h"
 
-#define BACKLOG            1024
-#define HEADERS_MAX        32768 /* bytes of a connection's memory: request line, headers and a piece of body */
-#define TICK_MS            1000
-#define RUNS_AT_ONCE       8 /* then other rooms have their turn */
-#define HANGUPS_AT_ONCE    64
+#define BACKLOG         1024
+#define HEADERS_MAX     32768 /* bytes of a connection's memory: request line, headers and a piece of body */
+#define TICK_MS         1000
+#define RUNS_AT_ONCE    8 /* then other rooms have their turn */
+#define HANGUPS_AT_ONCE 64
 
 static void on_log(void *arg, const char *format, va_list ap)
 {
