@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One execution: the copied request, what it has printed, and its one answer. */
+#include "session/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/random.h"
+#include "base/utf8.h"
+#include "obs/log.h"
+#include "session/locals.h"
+
+/* What the frame's heads and numbers take besides code and context. */
+#define FRAME_SLACK 256
+
+/* asking */
+
+static double timeout_of(const struct cm_sessions *m, const struct cm_exec_request *req)
+{
+    double t = req->timeout_s > 0 ? req->timeout_s : m->config.timeout_default_s;
+
+    return t < m->config.timeout_max_s ? t : m->config.timeout_max_s;
+}
+
+static int copy_source(struct cm_exec *e, const struct cm_exec_request *req, struct cm_err *err)
+{
+    if (req->code_len + req->context_len < req->code_len ||
+        req->code_len + req->context_len > CM_IPC_EXECUTE_MAX - FRAME_SLACK)
+        return cm_err_set(err, CM_ERR_TOO_LARGE, "code and context have more than %u bytes",
+                          CM_IPC_EXECUTE_MAX - FRAME_SLACK);
+    e->code = malloc(req->code_len + req->context_len + 1);
+    if (!e->code)
+        return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the code");
+    memcpy(e->code, req->code, req->code_len);
+    e->code_len = req->code_len;
+    if (req->context) {
+        e->context = e->code + req->code_len;
+        e->context_len = req->context_len;
+        memcpy(e->context, req->context, req->context_len);
+    }
+    return 0;
+}
+
+struct cm_exec *cm_exec_new(struct cm_sessions *m, const struct cm_exec_request *req, const struct cm_exec_ops *ops,
+                            void *arg, struct cm_err *err)
+{
+    struct cm_exec *e = calloc(1, sizeof *e);
+
+    if (!e) {
+        cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for an execution");
+        return NULL;
+    }
+    e->m = m;
+    e->seq = ++m->next_seq;
+    e->mode = req->mode;
+    e->timeout_s = timeout_of(m, req);
+    e->ops = *ops;
+    e->arg = arg;
+    cm_keep_init(&e->out, m->config.output_max);
+    cm_keep_init(&e->err_out, m->config.output_max);
+    snprintf(e->correlation_id, sizeof e->correlation_id, "%s", req->correlation_id ? req->correlation_id : "");
+    strcpy(e->id, "exec-");
+    if (cm_random_hex(e->id + 5, 16, err) < 0 || copy_source(e, req, err) < 0)
+        return cm_exec_free(e);
+    return e;
+}
+
+struct cm_exec *cm_exec_free(struct cm_exec *e)
+{
+    if (!e)
+        return NULL;
+    cm_keep_done(&e->out);
+    cm_keep_done(&e->err_out);
+    free(e->code);
+    free(e);
+    return NULL;
+}
+
+const char *cm_exec_id(const struct cm_exec *exec)
+{
+    return exec->id;
+}
+
+int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err)
+{
+    struct cm_ipc_msg msg;
+
+    cm_ipc_msg_begin(&msg, CM_MSG_EXECUTE, e->seq);
+    cm_ipc_put_bytes(&msg, CM_FIELD_CODE, e->code, e->code_len);
+    if (e->context)
+        cm_ipc_put_bytes(&msg, CM_FIELD_CONTEXT, e->context, e->context_len);
+    cm_ipc_put_uint(&msg, CM_FIELD_MODE, (uint64_t)e->mode);
+    cm_ipc_put_uint(&msg, CM_FIELD_LOCALS_MAX, e->m->config.locals_max);
+    cm_ipc_put_uint(&msg, CM_FIELD_RESULT_MAX, e->m->config.result_max);
+    int r = cm_channel_send(ch, &msg, -1, err);
+    if (r < 0)
+        return r;
+    free(e->code); /* the worker has it; a large context need not be kept twice */
+    e->code = e->context = NULL;
+    e->start_ns = cm_clock_ns();
+    return 0;
+}
+
+/* answering with a result */
+
+bool cm_exec_check_result(const struct cm_exec *e, const struct cm_ipc_fields *f, struct cm_err *err)
+{
+    size_t len;
+    const char *locals = cm_ipc_get_bytes(f, CM_FIELD_LOCALS, &len);
+
+    if (!cm_ipc_has(f, CM_FIELD_SUCCESS))
+        cm_err_set(err, CM_ERR_PROTOCOL, "RESULT frame without SUCCESS");
+    else if (!locals || len > e->m->config.locals_max)
+        cm_err_set(err, CM_ERR_PROTOCOL, "RESULT frame with %zu bytes of LOCALS", len);
+    else if (!cm_locals_valid(locals, len))
+        cm_err_set(err, CM_ERR_PROTOCOL, "RESULT frame whose LOCALS are no JSON object");
+    else
+        return true;
+    return false;
+}
+
+/* Texts of one answer that could not be used as they came. */
+struct spaces {
+    struct cm_buf buf[6];
+    unsigned used;
+};
+
+static struct cm_buf *next_space(struct spaces *sp, size_t max)
+{
+    struct cm_buf *b = &sp->buf[sp->used++];
+
+    cm_buf_init(b, max);
+    return b;
+}
+
+static void free_spaces(struct spaces *sp)
+{
+    while (sp->used > 0)
+        cm_buf_done(&sp->buf[--sp->used]);
+}
+
+/* A field's text, cut to the maximum and made valid UTF-8. */
+static const char *text_of(const struct cm_exec *e, const struct cm_ipc_fields *f, enum cm_ipc_field tag,
+                           struct spaces *sp, size_t *ret_len)
+{
+    const char *text = f ? cm_ipc_get_bytes(f, tag, ret_len) : NULL;
+
+    if (!text) {
+        *ret_len = 0;
+        return NULL;
+    }
+    if (*ret_len > e->m->config.result_max) {
+        *ret_len = e->m->config.result_max;
+        *ret_len -= cm_utf8_cut_end(text, *ret_len);
+    }
+    if (cm_utf8_valid(text, *ret_len))
+        return text;
+    struct cm_buf *b = next_space(sp, 3 * *ret_len);
+    if (cm_utf8_append(b, text, *ret_len) < 0)
+        cm_buf_clear(b);
+    *ret_len = b->len;
+    return cm_buf_data(b);
+}
+
+static void fill_texts(struct cm_exec *e, const struct cm_ipc_fields *f, struct spaces *sp, struct cm_exec_result *res)
+{
+    res->out = cm_keep_text(&e->out, next_space(sp, 1), &res->out_len, &res->out_truncated);
+    res->err = cm_keep_text(&e->err_out, next_space(sp, 1), &res->err_len, &res->err_truncated);
+    res->result = text_of(e, f, CM_FIELD_RESULT, sp, &res->result_len);
+    res->error = text_of(e, f, CM_FIELD_ERROR, sp, &res->error_len);
+    res->error_type = text_of(e, f, CM_FIELD_ERROR_TYPE, sp, &res->error_type_len);
+    res->traceback = text_of(e, f, CM_FIELD_TRACEBACK, sp, &res->traceback_len);
+    res->locals = f ? cm_ipc_get_bytes(f, CM_FIELD_LOCALS, &res->locals_len) : NULL;
+}
+
+/* The gateway's word replaces the worker's: whatever the code made of its interrupt, its time was over. */
+static void say_timeout(const struct cm_exec *e, struct cm_exec_result *res, char *space, size_t size)
+{
+    int n = snprintf(space, size, "TimeoutError: Execution timed out (timeout of %g s)%s", e->timeout_s,
+                     res->state == CM_STATE_LOST ? "; it did not stop, and its session was ended" : "");
+
+    res->success = false;
+    res->timed_out = true;
+    res->error = space;
+    res->error_len = (size_t)n;
+    res->error_type = "Timeout";
+    res->error_type_len = strlen(res->error_type);
+    res->result = NULL;
+    res->result_len = 0;
+}
+
+static void count(struct cm_exec *e, enum cm_label_outcome outcome, double seconds)
+{
+    static const char *const names[] = {"ok", "error", "timeout", "lost", "cancelled"};
+
+    cm_log(CM_LOG_INFO, "execution_finished", CM_LOG_STR("session", e->session_id), CM_LOG_STR("exec", e->id),
+           CM_LOG_STR("correlation_id", e->correlation_id), CM_LOG_STR("outcome", names[outcome]),
+           CM_LOG_REAL("seconds", seconds));
+    cm_metrics_add(e->m->metrics, CM_M_EXECUTIONS_FINISHED, outcome, 1);
+    if (outcome != CM_L_OUTCOME_OK && outcome != CM_L_OUTCOME_CANCELLED)
+        cm_metrics_add(e->m->metrics, CM_M_EXECUTION_ERRORS, 0, 1);
+}
+
+void cm_exec_answer(struct cm_exec *e, const struct cm_ipc_fields *f)
+{
+    struct spaces sp = {.used = 0};
+    struct cm_exec_result res = {.state = f ? CM_STATE_KEPT : CM_STATE_LOST};
+    char timeout_text[160];
+
+    res.duration_ns = cm_clock_ns() - e->start_ns;
+    cm_metrics_observe_ns(e->m->metrics, CM_M_EXECUTION_DURATION, res.duration_ns);
+    if (e->abandoned) {
+        count(e, CM_L_OUTCOME_CANCELLED, (double)res.duration_ns / 1e9);
+        cm_exec_free(e);
+        return;
+    }
+    res.success = f && cm_ipc_get_uint(f, CM_FIELD_SUCCESS, 0) == 1;
+    res.memory_bytes = f ? cm_ipc_get_uint(f, CM_FIELD_PEAK_MEMORY, 0) : 0;
+    fill_texts(e, f, &sp, &res);
+    if (e->timed_out)
+        say_timeout(e, &res, timeout_text, sizeof timeout_text);
+    count(e, e->timed_out ? CM_L_OUTCOME_TIMEOUT : res.success ? CM_L_OUTCOME_OK : CM_L_OUTCOME_ERROR,
+          (double)res.duration_ns / 1e9);
+    e->ops.done(e->arg, &res, NULL);
+    free_spaces(&sp);
+    cm_exec_free(e);
+}
+
+/* answering with an error */
+
+void cm_exec_fail_now(struct cm_exec *e)
+{
+    cm_task_cancel(e->m->loop, &e->task);
+    DL_DELETE(e->m->answering, e);
+    if (!e->abandoned)
+        e->ops.done(e->arg, NULL, &e->err);
+    cm_exec_free(e);
+}
+
+static void on_fail_task(void *arg)
+{
+    cm_exec_fail_now(arg);
+}
+
+void cm_exec_fail(struct cm_exec *e, enum cm_label_outcome outcome, int code, const char *text)
+{
+    e->session = NULL;
+    count(e, e->abandoned ? CM_L_OUTCOME_CANCELLED : outcome,
+          e->start_ns ? (double)(cm_clock_ns() - e->start_ns) / 1e9 : 0);
+    cm_err_set(&e->err, code, "%s", text);
+    DL_APPEND(e->m->answering, e);
+    cm_task_post(e->m->loop, &e->task, on_fail_task, e);
+}
+
+void cm_exec_abandon(struct cm_exec *e)
+{
+    struct cm_session *s = e->session;
+
+    e->abandoned = true;
+    if (!s)
+        return; /* the task that holds the answer drops it */
+    if (s->oneshot) {
+        cm_session_event(s, CM_SE_END, &(struct cm_session_input){.reason = CM_L_END_ONESHOT});
+    } else if (s->running == e) {
+        cm_session_event(s, CM_SE_ABANDON, NULL);
+    } else {
+        cm_session_dequeue(s, e);
+        cm_exec_fail(e, CM_L_OUTCOME_CANCELLED, CM_ERR_CANCELLED, "the request was withdrawn");
+    }
+}

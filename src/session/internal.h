@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of this room share. Nobody outside includes it.
+ *
+ *     manager  table, admission, drain        session  the state machine
+ *     exec     one execution and its answer   worker   processes and the pool of spare ones
+ *     zygote   the process that forks them
+ *
+ * Answers: an execution's result is handed out at the very end of the event that brought it; every other answer goes
+ * through a task in the next turn. So no caller is called back from within its own call, and whatever a callback
+ * does - delete the session, start another execution - meets finished state.
+ */
+#ifndef CM_SESSION_INTERNAL_H
+#define CM_SESSION_INTERNAL_H
+
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+
+#include "base/clock.h"
+#include "ev/loop.h"
+#include "ipc/channel.h"
+#include "obs/metrics.h"
+#include "session/keep.h"
+#include "session/session.h"
+
+#define CM_SPAWN_DEADLINE_MS  5000 /* from the wish for a worker to its READY */
+#define CM_SPAWNS_AT_ONCE     16   /* a burst of creations must not become a burst of forks */
+#define CM_INTERRUPT_EVERY_MS 50   /* the guest may have cleared the flag, or not been in Python yet */
+#define CM_TOMBS_MAX          1000 /* lost sessions remembered, so that their next call learns why */
+#define CM_TOMB_TTL_S         3600
+#define CM_EXEC_ID_MAX        24
+#define CM_CORRELATION_MAX    128
+
+enum cm_session_state {
+#define CM_SESSION_STATE(name, text) CM_S_##name,
+#include "session-states.def"
+#undef CM_SESSION_STATE
+    CM_S_COUNT
+};
+
+enum cm_session_event {
+#define CM_SESSION_EVENT(name) CM_SE_##name,
+#include "session-states.def"
+#undef CM_SESSION_EVENT
+    CM_SE_COUNT
+};
+
+/* exec */
+
+struct cm_exec {
+    struct cm_exec *prev, *next; /* of the session's queue, or of the answers that wait for their turn */
+    struct cm_sessions *m;
+    struct cm_session *session; /* NULL once the answer is under way */
+    char id[CM_EXEC_ID_MAX], session_id[CM_SESSION_ID_MAX];
+    char correlation_id[CM_CORRELATION_MAX];
+    uint64_t seq; /* id of its frames */
+    char *code, *context; /* one allocation, at `code`; freed when sent */
+    size_t code_len, context_len;
+    enum cm_exec_mode mode;
+    double timeout_s;
+    struct cm_exec_ops ops;
+    void *arg;
+    struct cm_keep out, err_out;
+    uint64_t start_ns;
+    bool timed_out, abandoned;
+    struct cm_task task; /* for the answer below */
+    struct cm_err err;
+};
+
+/* Checks the request and copies it. NULL and *err on refusal. */
+struct cm_exec *cm_exec_new(struct cm_sessions *m, const struct cm_exec_request *req, const struct cm_exec_ops *ops,
+                            void *arg, struct cm_err *err);
+struct cm_exec *cm_exec_free(struct cm_exec *e);
+/* Sends EXECUTE. */
+int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err);
+/* True when the RESULT frame keeps its promises; else *err says which it broke. */
+bool cm_exec_check_result(const struct cm_exec *e, const struct cm_ipc_fields *f, struct cm_err *err);
+/* Answers with a result and frees. `f` is NULL for an execution that was killed after its timeout. The execution must
+ * be out of its session. Calls back: nothing may be touched afterwards. */
+void cm_exec_answer(struct cm_exec *e, const struct cm_ipc_fields *f);
+/* Answers with an error in the next turn and frees, also an abandoned one. The execution must be out of its session. */
+void cm_exec_fail(struct cm_exec *e, enum cm_label_outcome outcome, int code, const char *text);
+/* The same at once, for the end of the manager. */
+void cm_exec_fail_now(struct cm_exec *e);
+
+/* session */
+
+struct cm_creation { /* a caller that waits for a new session */
+    struct cm_creation *prev, *next;
+    struct cm_sessions *m;
+    char id[CM_SESSION_ID_MAX]; /* empty: *err is the answer */
+    struct cm_err err;
+    void (*done)(void *arg, const char *id, const struct cm_err *err);
+    void *arg;
+    struct cm_task task;
+};
+
+struct cm_session {
+    UT_hash_handle hh;
+    struct cm_session *wait_prev, *wait_next; /* in STARTING, the queue for a worker */
+    struct cm_sessions *m;
+    char id[CM_SESSION_ID_MAX];
+    enum cm_session_state state;
+    bool oneshot;
+    struct cm_worker *worker;
+    struct cm_timer *timer; /* start deadline, TTL, execution deadline or interrupt, by state */
+    struct cm_creation *creation;
+    struct cm_exec *queue, *running;
+    unsigned queued, executions;
+    uint64_t created_ns, used_ns, kill_at_ns, memory_bytes;
+};
+
+/* What comes with an event. */
+struct cm_session_input {
+    struct cm_worker *worker;           /* WORKER */
+    const struct cm_ipc_fields *fields; /* OUTPUT, RESULT */
+    const struct cm_err *err;           /* FAILED, DEATH */
+    enum cm_label_end reason;           /* END */
+};
+
+/* A session in the table, IDLE when a spare worker was at hand, else STARTING. `creation`, which may be NULL, is
+ * answered when the session has started; it stays the caller's on failure. */
+struct cm_session *cm_session_new(struct cm_sessions *m, bool oneshot, struct cm_creation *creation,
+                                  struct cm_err *err);
+/* The session may be gone afterwards. */
+void cm_session_event(struct cm_session *s, enum cm_session_event event, const struct cm_session_input *in);
+/* OUTPUT or RESULT from the session's worker. 0, or CM_ERR_PROTOCOL when the frame is out of place or broken. After
+ * 0 the session and the worker's channel may be gone. */
+int cm_session_frame(struct cm_session *s, const struct cm_ipc_header *head, const struct cm_ipc_fields *f,
+                     struct cm_err *err);
+void cm_session_enqueue(struct cm_session *s, struct cm_exec *e);
+void cm_session_dequeue(struct cm_session *s, struct cm_exec *e);
+const char *cm_session_state_text(const struct cm_session *s);
+void cm_creation_answer(struct cm_creation *c, const char *id, const struct cm_err *err);
+
+/* worker */
+
+enum cm_worker_state { CM_WORKER_SPAWNING, CM_WORKER_SPARE, CM_WORKER_OWNED, CM_WORKER_DYING };
+
+struct cm_worker {
+    struct cm_worker *prev, *next; /* of all workers */
+    struct cm_sessions *m;
+    enum cm_worker_state state;
+    struct cm_session *session; /* while OWNED */
+    uint64_t spawn_id, asked_ns;
+    bool ready;
+    int pid, pidfd; /* 0 and -1 until SPAWNED */
+    struct cm_watch *exit_watch;
+    struct cm_channel *channel;
+    char trap[200]; /* text of its TRAP frame, printable ASCII */
+};
+
+/* A spare worker, or NULL; the caller owns it from here on. */
+struct cm_worker *cm_worker_take_spare(struct cm_sessions *m, struct cm_session *s);
+/* Ends a worker on purpose. It is forgotten by its session and reaped later. */
+void cm_worker_discard(struct cm_worker *w);
+/* The same, counted as a death that was forced. */
+void cm_worker_kill(struct cm_worker *w, enum cm_label_death cause);
+void cm_worker_interrupt(struct cm_worker *w);
+/* From the zygote. `pidfd` is taken. */
+void cm_worker_spawned(struct cm_sessions *m, uint64_t spawn_id, int pid, int pidfd);
+void cm_worker_spawn_failed(struct cm_sessions *m, uint64_t spawn_id, const char *why);
+/* Workers that the zygote was asked for and died without naming. */
+void cm_workers_lost_with_zygote(struct cm_sessions *m);
+/* Starts workers until there are enough for whoever waits and for the pool. Posts; never starts from inside. */
+void cm_workers_want(struct cm_sessions *m);
+/* Once a second: whatever has not come to life in time goes. */
+void cm_workers_check(struct cm_sessions *m);
+/* Kills and reaps all of them, waiting for at most two seconds. */
+void cm_workers_end(struct cm_sessions *m);
+
+/* zygote */
+
+struct cm_zygote {
+    enum { CM_ZYGOTE_DOWN, CM_ZYGOTE_STARTING, CM_ZYGOTE_UP } state;
+    int pid, pidfd;
+    struct cm_watch *exit_watch;
+    struct cm_channel *channel;
+    struct cm_timer *timer; /* STARTING: until HELLO is due; DOWN: until the next start */
+    uint64_t started_ns;
+    unsigned backoff_ms;
+};
+
+int cm_zygote_start(struct cm_sessions *m, struct cm_err *err);
+/* Asks for a worker that gets `fd`, which is taken in any case. */
+int cm_zygote_spawn(struct cm_sessions *m, uint64_t spawn_id, int fd, struct cm_err *err);
+/* Kills it; its death brings the next one. */
+void cm_zygote_kill(struct cm_sessions *m, const char *why);
+/* Kills it for good and reads what it has left to say. */
+void cm_zygote_end(struct cm_sessions *m);
+
+/* manager */
+
+struct cm_tomb {
+    UT_hash_handle hh;
+    char id[CM_SESSION_ID_MAX];
+    uint64_t died_ns;
+    char reason[200];
+};
+
+struct cm_sessions {
+    struct cm_loop *loop;
+    struct cm_sessions_config config;
+    char *sandbox_path, *image_path; /* what config points at */
+    struct cm_metrics *metrics;
+    struct cm_zygote zygote;
+    struct cm_session *sessions; /* by id, in the order of creation */
+    struct cm_session *waiting;  /* for a worker, first come first served */
+    struct cm_tomb *tombs;       /* by id, oldest first */
+    struct cm_worker *workers;
+    struct cm_exec *answering;
+    struct cm_creation *creations;
+    unsigned live, waiters, spares, spawning, running, queued;
+    uint64_t next_seq, next_spawn;
+    uint64_t spawn_pause_ns; /* no spares before this time */
+    uint64_t strays_until_ns; /* there may be children whose pid we never learned */
+    bool draining, ending;
+    struct cm_timer *housekeeping, *drain_timer;
+    struct cm_task refill, drained;
+    uint64_t drain_at_ns;
+    void (*drain_done)(void *arg);
+    void *drain_arg;
+};
+
+void cm_tomb_add(struct cm_sessions *m, const char *id, const char *reason);
+/* Children whose pid got lost with a zygote: looked for during the next ten seconds. */
+void cm_strays_expect(struct cm_sessions *m);
+void cm_strays_reap(struct cm_sessions *m);
+/* The same at the end, when every child that is left must be one: waits for them for half a second. */
+void cm_strays_end(struct cm_sessions *m);
+/* Copies text that came from a process of ours as printable ASCII, cut to the size. */
+void cm_printable(char *to, size_t size, const char *text, size_t len);
+
+#endif

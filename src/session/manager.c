@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The session table: who gets in, who is asked for, and how it all ends. */
+#include "session/internal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <utlist.h>
+
+#include "base/cleanup.h"
+#include "obs/log.h"
+
+#define HOUSEKEEPING_MS  1000
+#define DRAIN_LOOK_MS    20
+#define STRAYS_LOOKED_NS (10 * CM_NS_PER_S)
+#define STRAYS_END_MS    500
+
+/* tombs: what became of lost sessions */
+
+void cm_tomb_add(struct cm_sessions *m, const char *id, const char *reason)
+{
+    struct cm_tomb *t = calloc(1, sizeof *t);
+
+    if (!t)
+        return; /* the session will be unknown instead of lost */
+    snprintf(t->id, sizeof t->id, "%s", id);
+    snprintf(t->reason, sizeof t->reason, "%s", reason);
+    t->died_ns = cm_clock_ns();
+    HASH_ADD_STR(m->tombs, id, t);
+    if (!t->hh.tbl)
+        free(t);
+    else if (HASH_COUNT(m->tombs) > CM_TOMBS_MAX) {
+        t = m->tombs;
+        HASH_DEL(m->tombs, t);
+        free(t);
+    }
+}
+
+static void drop_tombs(struct cm_sessions *m, uint64_t died_before_ns)
+{
+    struct cm_tomb *t, *next;
+
+    HASH_ITER (hh, m->tombs, t, next) {
+        if (t->died_ns >= died_before_ns)
+            return; /* they stand in the order of their death */
+        HASH_DEL(m->tombs, t);
+        free(t);
+    }
+}
+
+/* strays */
+
+void cm_strays_expect(struct cm_sessions *m)
+{
+    m->strays_until_ns = cm_clock_ns() + STRAYS_LOOKED_NS;
+}
+
+static bool is_known(const struct cm_sessions *m, int pid)
+{
+    const struct cm_worker *w;
+
+    DL_SEARCH_SCALAR(m->workers, w, pid, pid);
+    return w || pid == m->zygote.pid;
+}
+
+void cm_strays_reap(struct cm_sessions *m)
+{
+    siginfo_t si = {0};
+
+    while (cm_clock_ns() < m->strays_until_ns && waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           si.si_pid != 0 && !is_known(m, si.si_pid))
+        waitid(P_PID, (id_t)si.si_pid, &si, WEXITED | WNOHANG);
+}
+
+void cm_strays_end(struct cm_sessions *m)
+{
+    siginfo_t si;
+
+    if (cm_clock_ns() >= m->strays_until_ns)
+        return;
+    for (int ms = 0; ms < STRAYS_END_MS;) {
+        si = (siginfo_t){0};
+        if (waitid(P_ALL, 0, &si, WEXITED | WNOHANG) < 0 && errno == ECHILD)
+            return;
+        if (si.si_pid != 0)
+            continue;
+        poll(NULL, 0, 5);
+        ms += 5;
+    }
+}
+
+/* open and free */
+
+static int check_config(const struct cm_sessions_config *c, struct cm_err *err)
+{
+    if (!c->sandbox_path || !c->image_path)
+        return cm_err_set(err, CM_ERR_CONFIG, "the sandbox and its image must be named");
+    if (c->max_sessions < 1 || c->max_sessions > 100000)
+        return cm_err_set(err, CM_ERR_CONFIG, "max_sessions is not between 1 and 100000");
+    if (!(c->timeout_default_s > 0) || !(c->timeout_max_s > 0) || c->timeout_max_s > 1e6 || !(c->grace_s >= 0))
+        return cm_err_set(err, CM_ERR_CONFIG, "timeouts must be above 0");
+    if (c->output_max < 2 || c->output_max > (1u << 30))
+        return cm_err_set(err, CM_ERR_CONFIG, "output_max is not between 2 bytes and 1 GiB");
+    /* Four texts and the locals share a RESULT frame. */
+    if (c->result_max > CM_IPC_RESULT_MAX / 8 || c->locals_max > CM_IPC_RESULT_MAX / 4 || c->locals_max < 2)
+        return cm_err_set(err, CM_ERR_CONFIG, "result_max is above %u or locals_max not between 2 and %u bytes",
+                          CM_IPC_RESULT_MAX / 8, CM_IPC_RESULT_MAX / 4);
+    return 0;
+}
+
+static void housekeeping(void *arg)
+{
+    struct cm_sessions *m = arg;
+    uint64_t now = cm_clock_ns();
+
+    cm_workers_check(m);
+    cm_strays_reap(m);
+    if (now > CM_TOMB_TTL_S * CM_NS_PER_S)
+        drop_tombs(m, now - CM_TOMB_TTL_S * CM_NS_PER_S);
+    cm_metrics_set(m->metrics, CM_M_LOG_DROPPED, 0, (int64_t)cm_log_dropped());
+}
+
+int cm_sessions_open(struct cm_loop *loop, const struct cm_sessions_config *config, struct cm_metrics *metrics,
+                     struct cm_sessions **ret, struct cm_err *err)
+{
+    struct cm_err own = {0};
+    struct cm_sessions *m = NULL;
+
+    err = err ? err : &own;
+    if (check_config(config, err) < 0)
+        return err->code;
+    m = calloc(1, sizeof *m);
+    if (!m)
+        return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the session table");
+    m->loop = loop;
+    m->config = *config;
+    m->metrics = metrics;
+    m->sandbox_path = strdup(config->sandbox_path);
+    m->image_path = strdup(config->image_path);
+    m->config.sandbox_path = m->sandbox_path;
+    m->config.image_path = m->image_path;
+    if (!m->sandbox_path || !m->image_path)
+        cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the session table");
+    else if ((m->housekeeping = cm_timer_open(loop, housekeeping, m, err)) && cm_zygote_start(m, err) == 0) {
+        cm_timer_start(m->housekeeping, HOUSEKEEPING_MS, HOUSEKEEPING_MS);
+        *ret = m;
+        return 0;
+    }
+    cm_sessions_free(m);
+    return err->code;
+}
+
+static void end_all(struct cm_sessions *m)
+{
+    while (m->sessions)
+        cm_session_event(m->sessions, CM_SE_END, &(struct cm_session_input){.reason = CM_L_END_SHUTDOWN});
+}
+
+static void answer_creation(void *arg)
+{
+    struct cm_creation *c = arg;
+
+    cm_task_cancel(c->m->loop, &c->task);
+    DL_DELETE(c->m->creations, c);
+    c->done(c->arg, c->id[0] ? c->id : NULL, c->id[0] ? NULL : &c->err);
+    free(c);
+}
+
+void cm_creation_answer(struct cm_creation *c, const char *id, const struct cm_err *err)
+{
+    if (id)
+        snprintf(c->id, sizeof c->id, "%s", id);
+    else
+        c->err = *err;
+    cm_task_post(c->m->loop, &c->task, answer_creation, c);
+}
+
+struct cm_sessions *cm_sessions_free(struct cm_sessions *m)
+{
+    if (!m)
+        return NULL;
+    m->ending = m->draining = true;
+    end_all(m);
+    while (m->answering)
+        cm_exec_fail_now(m->answering);
+    while (m->creations)
+        answer_creation(m->creations);
+    cm_zygote_end(m);
+    cm_workers_end(m);
+    cm_strays_end(m);
+    drop_tombs(m, UINT64_MAX);
+    cm_task_cancel(m->loop, &m->refill);
+    cm_task_cancel(m->loop, &m->drained);
+    m->housekeeping = cm_timer_close(m->housekeeping);
+    m->drain_timer = cm_timer_close(m->drain_timer);
+    free(m->sandbox_path);
+    free(m->image_path);
+    free(m);
+    return NULL;
+}
+
+/* drain */
+
+static bool is_quiet(const struct cm_sessions *m)
+{
+    return m->running == 0 && m->queued == 0 && m->waiters == 0 && !m->answering && !m->creations;
+}
+
+static void drained(void *arg)
+{
+    struct cm_sessions *m = arg;
+
+    m->drain_done(m->drain_arg);
+}
+
+static void look_at_drain(void *arg)
+{
+    struct cm_sessions *m = arg;
+
+    if (!is_quiet(m) && cm_clock_ns() >= m->drain_at_ns)
+        end_all(m);
+    if (!is_quiet(m))
+        return;
+    cm_timer_stop(m->drain_timer);
+    cm_task_post(m->loop, &m->drained, drained, m);
+}
+
+void cm_sessions_drain(struct cm_sessions *m, double deadline_s, void (*done)(void *arg), void *arg)
+{
+    if (m->draining)
+        return;
+    m->draining = true;
+    m->drain_done = done;
+    m->drain_arg = arg;
+    m->drain_at_ns = cm_clock_ns() + (uint64_t)(deadline_s * 1e9);
+    cm_log(CM_LOG_INFO, "draining", CM_LOG_INT("running", m->running), CM_LOG_INT("queued", m->queued));
+    m->drain_timer = cm_timer_open(m->loop, look_at_drain, m, NULL);
+    if (m->drain_timer)
+        cm_timer_start(m->drain_timer, 0, DRAIN_LOOK_MS);
+    else
+        cm_task_post(m->loop, &m->drained, drained, m);
+}
+
+bool cm_sessions_ready(const struct cm_sessions *m)
+{
+    return m->zygote.state == CM_ZYGOTE_UP && !m->draining;
+}
+
+/* operations */
+
+static int admit(const struct cm_sessions *m, bool new_session, struct cm_err *err)
+{
+    if (m->draining)
+        return cm_err_set(err, CM_ERR_DRAINING, "the server is shutting down");
+    if (new_session && m->live >= m->config.max_sessions)
+        return cm_err_set(err, CM_ERR_MAX_SESSIONS, "%u sessions are live, as many as may be", m->live);
+    return 0;
+}
+
+/* NULL and the reason when there is no such session. */
+static struct cm_session *find(struct cm_sessions *m, const char *id, struct cm_err *err)
+{
+    struct cm_session *s;
+    struct cm_tomb *t;
+
+    HASH_FIND_STR(m->sessions, id, s);
+    if (s)
+        return s;
+    HASH_FIND_STR(m->tombs, id, t);
+    if (t)
+        cm_err_set(err, CM_ERR_SESSION_LOST, "%s", t->reason);
+    else
+        cm_err_set(err, CM_ERR_NO_SESSION, "there is no such session, or it has expired");
+    return NULL;
+}
+
+int cm_sessions_create(struct cm_sessions *m, const char *correlation_id,
+                       void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg,
+                       struct cm_err *err)
+{
+    struct cm_err own = {0};
+    struct cm_creation *c;
+
+    err = err ? err : &own;
+    if (admit(m, true, err) < 0)
+        return err->code;
+    c = calloc(1, sizeof *c);
+    if (!c)
+        return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a session");
+    c->m = m;
+    c->done = done;
+    c->arg = arg;
+    DL_APPEND(m->creations, c);
+    struct cm_session *s = cm_session_new(m, false, c, err);
+    if (!s) {
+        DL_DELETE(m->creations, c);
+        free(c);
+        return err->code;
+    }
+    cm_log(CM_LOG_INFO, "session_created", CM_LOG_STR("session", s->id), CM_LOG_STR("correlation_id", correlation_id));
+    return 0;
+}
+
+int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_exec_request *req,
+                        const struct cm_exec_ops *ops, void *arg, struct cm_exec **ret_exec, struct cm_err *err)
+{
+    struct cm_err own = {0};
+    struct cm_session *s = NULL;
+
+    err = err ? err : &own;
+    if (admit(m, !id, err) < 0 || (id && !(s = find(m, id, err))))
+        return err->code;
+    if (s && s->queued >= m->config.queue_max && (s->running || s->state == CM_S_STARTING))
+        return cm_err_set(err, CM_ERR_QUEUE_FULL, "%u executions wait in this session already", s->queued);
+    struct cm_exec *e = cm_exec_new(m, req, ops, arg, err);
+    if (!e)
+        return err->code;
+    if (!s && !(s = cm_session_new(m, true, NULL, err))) {
+        cm_exec_free(e);
+        return err->code;
+    }
+    cm_session_enqueue(s, e);
+    cm_session_event(s, CM_SE_QUEUED, NULL);
+    if (ret_exec)
+        *ret_exec = e;
+    return 0;
+}
+
+bool cm_sessions_delete(struct cm_sessions *m, const char *id)
+{
+    struct cm_session *s;
+    struct cm_tomb *t;
+
+    HASH_FIND_STR(m->sessions, id, s);
+    HASH_FIND_STR(m->tombs, id, t);
+    bool found = s || t;
+    if (t) {
+        HASH_DEL(m->tombs, t);
+        free(t);
+    }
+    if (s)
+        cm_session_event(s, CM_SE_END, &(struct cm_session_input){.reason = CM_L_END_DELETED});
+    return found;
+}
+
+static void describe(const struct cm_session *s, struct cm_session_info *ret)
+{
+    uint64_t now = cm_clock_ns();
+    bool idle = s->state == CM_S_IDLE;
+    unsigned ttl = s->m->config.session_ttl_s;
+
+    *ret = (struct cm_session_info){
+        .state = cm_session_state_text(s),
+        .executions = s->executions,
+        .queued = s->queued,
+        .age_s = (double)(now - s->created_ns) / 1e9,
+        .idle_s = idle ? (double)(now - s->used_ns) / 1e9 : 0,
+        .memory_bytes = s->memory_bytes,
+        .pid = s->worker ? s->worker->pid : 0,
+    };
+    ret->expires_in_s = ttl == 0 ? -1 : ttl - ret->idle_s > 0 ? ttl - ret->idle_s : 0;
+    memcpy(ret->id, s->id, sizeof ret->id);
+}
+
+int cm_sessions_info(struct cm_sessions *m, const char *id, struct cm_session_info *ret, struct cm_err *err)
+{
+    struct cm_err own = {0};
+    struct cm_session *s;
+
+    err = err ? err : &own;
+    s = find(m, id, err);
+    if (!s)
+        return err->code;
+    describe(s, ret);
+    return 0;
+}
+
+void cm_sessions_each(struct cm_sessions *m, void (*each)(void *arg, const struct cm_session_info *info), void *arg)
+{
+    struct cm_session_info info;
+    struct cm_session *s, *next;
+
+    HASH_ITER (hh, m->sessions, s, next) {
+        if (s->oneshot)
+            continue; /* it has no name that anyone could use */
+        describe(s, &info);
+        each(arg, &info);
+    }
+}

@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state machine of tables/session-states.def: one short function per action.
+ *
+ * cm_session_event() sets the next state before it calls the action, and an action is the last thing that touches
+ * the session: several of them end it. */
+#include "session/internal.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/random.h"
+#include "obs/log.h"
+
+static const char *const state_texts[] = {
+#define CM_SESSION_STATE(name, text) text,
+#include "session-states.def"
+#undef CM_SESSION_STATE
+};
+
+const char *cm_session_state_text(const struct cm_session *s)
+{
+    return state_texts[s->state];
+}
+
+/* bookkeeping */
+
+static void set_running(struct cm_session *s, struct cm_exec *e)
+{
+    if (s->running)
+        s->m->running--;
+    if (e)
+        s->m->running++;
+    s->running = e;
+    cm_metrics_set(s->m->metrics, CM_M_EXECUTIONS_RUNNING, 0, s->m->running);
+}
+
+static void count_queued(struct cm_session *s, int n)
+{
+    s->queued += (unsigned)n;
+    s->m->queued += (unsigned)n;
+    cm_metrics_set(s->m->metrics, CM_M_EXECUTIONS_QUEUED, 0, s->m->queued);
+}
+
+void cm_session_enqueue(struct cm_session *s, struct cm_exec *e)
+{
+    e->session = s;
+    memcpy(e->session_id, s->id, sizeof e->session_id);
+    DL_APPEND(s->queue, e);
+    count_queued(s, 1);
+}
+
+void cm_session_dequeue(struct cm_session *s, struct cm_exec *e)
+{
+    DL_DELETE(s->queue, e);
+    count_queued(s, -1);
+    e->session = NULL;
+}
+
+static struct cm_exec *take_running(struct cm_session *s)
+{
+    struct cm_exec *e = s->running;
+
+    set_running(s, NULL);
+    e->session = NULL;
+    return e;
+}
+
+static void stop_waiting(struct cm_session *s)
+{
+    if (!s->wait_prev)
+        return;
+    DL_DELETE2(s->m->waiting, s, wait_prev, wait_next);
+    s->wait_prev = s->wait_next = NULL;
+    s->m->waiters--;
+}
+
+static void arm_ttl(struct cm_session *s)
+{
+    if (s->m->config.session_ttl_s > 0)
+        cm_timer_start(s->timer, s->m->config.session_ttl_s * 1000ull, 0);
+    else
+        cm_timer_stop(s->timer);
+}
+
+/* Out of the table, every execution answered with the error, the worker - if it lives - ended. */
+static void close_session(struct cm_session *s, enum cm_label_end reason, enum cm_label_outcome outcome, int code,
+                          const char *text)
+{
+    static const char *const reasons[] = {"deleted", "expired", "oneshot", "lost", "not_started", "shutdown"};
+    struct cm_sessions *m = s->m;
+
+    cm_log(s->oneshot ? CM_LOG_DEBUG : CM_LOG_INFO, "session_ended", CM_LOG_STR("session", s->id),
+           CM_LOG_STR("reason", reasons[reason]), CM_LOG_STR("detail", text), CM_LOG_INT("executions", s->executions));
+    HASH_DEL(m->sessions, s);
+    stop_waiting(s);
+    if (s->worker)
+        cm_worker_discard(s->worker);
+    if (s->running)
+        cm_exec_fail(take_running(s), outcome, code, text);
+    while (s->queue) {
+        struct cm_exec *e = s->queue;
+        cm_session_dequeue(s, e);
+        cm_exec_fail(e, outcome, code, text);
+    }
+    if (s->creation)
+        cm_creation_answer(s->creation, NULL, &(struct cm_err){.code = code, .text = "the session ended at once"});
+    s->timer = cm_timer_close(s->timer);
+    free(s);
+    cm_metrics_set(m->metrics, CM_M_SESSIONS_ACTIVE, 0, --m->live);
+    cm_metrics_add(m->metrics, CM_M_SESSIONS_ENDED, reason, 1);
+}
+
+/* actions */
+
+static void stay(struct cm_session *s, const struct cm_session_input *in)
+{
+    (void)s;
+    (void)in;
+}
+
+static void run_next(struct cm_session *s, const struct cm_session_input *in)
+{
+    struct cm_err err = {0};
+
+    (void)in;
+    while (s->queue) {
+        struct cm_exec *e = s->queue;
+        cm_session_dequeue(s, e);
+        if (cm_exec_send(e, s->worker->channel, &err) < 0) {
+            cm_exec_fail(e, CM_L_OUTCOME_ERROR, err.code, err.text);
+            continue;
+        }
+        e->session = s;
+        s->executions++;
+        set_running(s, e);
+        cm_timer_start(s->timer, (uint64_t)(e->timeout_s * 1000) + 1, 0);
+        return;
+    }
+    s->state = CM_S_IDLE; /* nothing could be sent */
+    if (s->oneshot)
+        close_session(s, CM_L_END_ONESHOT, CM_L_OUTCOME_CANCELLED, CM_ERR_NO_SESSION, "the session ended");
+    else
+        arm_ttl(s);
+}
+
+static void attach(struct cm_session *s, const struct cm_session_input *in)
+{
+    stop_waiting(s);
+    s->worker = in->worker;
+    s->used_ns = cm_clock_ns();
+    cm_log(s->oneshot ? CM_LOG_DEBUG : CM_LOG_INFO, "session_started", CM_LOG_STR("session", s->id),
+           CM_LOG_INT("pid", s->worker->pid));
+    if (s->creation) {
+        cm_creation_answer(s->creation, s->id, NULL);
+        s->creation = NULL;
+    }
+    arm_ttl(s);
+    if (s->queue)
+        cm_session_event(s, CM_SE_QUEUED, NULL);
+}
+
+static void not_started(struct cm_session *s, const struct cm_session_input *in)
+{
+    struct cm_err err = {0};
+
+    if (in && in->err)
+        err = *in->err;
+    else
+        cm_err_set(&err, CM_ERR_SANDBOX, "no sandbox process was ready within %d s", CM_SPAWN_DEADLINE_MS / 1000);
+    if (s->creation) {
+        cm_creation_answer(s->creation, NULL, &err);
+        s->creation = NULL;
+    }
+    close_session(s, CM_L_END_NOT_STARTED, CM_L_OUTCOME_LOST, err.code, err.text);
+}
+
+static void collect(struct cm_session *s, const struct cm_session_input *in)
+{
+    struct cm_exec *e = s->running;
+    size_t len;
+    const char *data = cm_ipc_get_bytes(in->fields, CM_FIELD_DATA, &len);
+    int stream = (int)cm_ipc_get_uint(in->fields, CM_FIELD_STREAM, 1);
+
+    cm_keep_add(stream == 2 ? &e->err_out : &e->out, data, len);
+    if (e->ops.output && !e->abandoned)
+        e->ops.output(e->arg, stream, data, len);
+}
+
+static void finish(struct cm_session *s, const struct cm_session_input *in)
+{
+    struct cm_exec *e = take_running(s);
+
+    s->used_ns = cm_clock_ns();
+    s->memory_bytes = cm_ipc_get_uint(in->fields, CM_FIELD_PEAK_MEMORY, 0);
+    if (s->oneshot)
+        close_session(s, CM_L_END_ONESHOT, CM_L_OUTCOME_CANCELLED, CM_ERR_NO_SESSION, "the session ended");
+    else if (s->queue)
+        cm_session_event(s, CM_SE_QUEUED, NULL);
+    else
+        arm_ttl(s);
+    cm_exec_answer(e, in->fields);
+}
+
+static void interrupt(struct cm_session *s, const struct cm_session_input *in)
+{
+    (void)in;
+    s->running->timed_out = !s->running->abandoned;
+    s->kill_at_ns = cm_clock_ns() + (uint64_t)(s->m->config.grace_s * 1e9);
+    cm_worker_interrupt(s->worker);
+    cm_timer_start(s->timer, CM_INTERRUPT_EVERY_MS, CM_INTERRUPT_EVERY_MS);
+}
+
+static void interrupt_again(struct cm_session *s, const struct cm_session_input *in)
+{
+    (void)in;
+    cm_worker_interrupt(s->worker);
+}
+
+static void give_up(struct cm_session *s, const struct cm_session_input *in)
+{
+    static const char why[] = "an execution ran out of time and did not react to its interrupt";
+    struct cm_exec *e = take_running(s);
+
+    (void)in;
+    cm_worker_kill(s->worker, CM_L_DEATH_TIMEOUT);
+    s->worker = NULL;
+    cm_tomb_add(s->m, s->id, why);
+    close_session(s, CM_L_END_LOST, CM_L_OUTCOME_LOST, CM_ERR_SESSION_LOST, why);
+    cm_exec_answer(e, NULL);
+}
+
+static void bury(struct cm_session *s, const struct cm_session_input *in)
+{
+    s->worker = NULL; /* its own room ends it */
+    if (!s->oneshot)
+        cm_tomb_add(s->m, s->id, in->err->text);
+    close_session(s, CM_L_END_LOST, CM_L_OUTCOME_LOST, CM_ERR_SESSION_LOST, in->err->text);
+}
+
+static void expire(struct cm_session *s, const struct cm_session_input *in)
+{
+    (void)in;
+    close_session(s, CM_L_END_EXPIRED, CM_L_OUTCOME_LOST, CM_ERR_NO_SESSION, "the session has expired");
+}
+
+static void end(struct cm_session *s, const struct cm_session_input *in)
+{
+    bool down = in->reason == CM_L_END_SHUTDOWN;
+
+    close_session(s, in->reason, CM_L_OUTCOME_CANCELLED, down ? CM_ERR_DRAINING : CM_ERR_NO_SESSION,
+                  down ? "the server is shutting down" : "the session was deleted");
+}
+
+/* the table */
+
+static const struct {
+    void (*act)(struct cm_session *s, const struct cm_session_input *in);
+    enum cm_session_state next;
+} cells[CM_S_COUNT][CM_SE_COUNT] = {
+#define CM_TRANSITION(state, event, action, next) [CM_S_##state][CM_SE_##event] = {action, CM_S_##next},
+#include "session-states.def"
+#undef CM_TRANSITION
+};
+
+void cm_session_event(struct cm_session *s, enum cm_session_event event, const struct cm_session_input *in)
+{
+    assert(cells[s->state][event].act);
+    enum cm_session_state before = s->state;
+    s->state = cells[before][event].next;
+    cells[before][event].act(s, in);
+}
+
+static void on_timer(void *arg)
+{
+    struct cm_session *s = arg;
+    bool over = s->state == CM_S_INTERRUPTING && cm_clock_ns() >= s->kill_at_ns;
+
+    cm_session_event(s, over ? CM_SE_GRACE : CM_SE_TIMER, NULL);
+}
+
+static bool output_is_sound(const struct cm_ipc_fields *f, struct cm_err *err)
+{
+    uint64_t stream = cm_ipc_get_uint(f, CM_FIELD_STREAM, 0);
+
+    if ((stream == 1 || stream == 2) && cm_ipc_has(f, CM_FIELD_DATA))
+        return true;
+    cm_err_set(err, CM_ERR_PROTOCOL, "OUTPUT frame without its stream or its data");
+    return false;
+}
+
+int cm_session_frame(struct cm_session *s, const struct cm_ipc_header *head, const struct cm_ipc_fields *f,
+                     struct cm_err *err)
+{
+    bool output = head->type == CM_MSG_OUTPUT;
+    enum cm_session_event event = output ? CM_SE_OUTPUT : CM_SE_RESULT;
+
+    if (!cells[s->state][event].act || s->running->seq != head->id)
+        return cm_err_set(err, CM_ERR_PROTOCOL, "%s frame for no running execution", output ? "OUTPUT" : "RESULT");
+    if (!(output ? output_is_sound(f, err) : cm_exec_check_result(s->running, f, err)))
+        return CM_ERR_PROTOCOL;
+    cm_session_event(s, event, &(struct cm_session_input){.fields = f});
+    return 0;
+}
+
+struct cm_session *cm_session_new(struct cm_sessions *m, bool oneshot, struct cm_creation *creation,
+                                  struct cm_err *err)
+{
+    struct cm_session *s = calloc(1, sizeof *s);
+
+    if (!s) {
+        cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a session");
+        return NULL;
+    }
+    s->m = m;
+    s->oneshot = oneshot;
+    s->created_ns = s->used_ns = cm_clock_ns();
+    strcpy(s->id, "session-");
+    s->timer = cm_timer_open(m->loop, on_timer, s, err);
+    if (!s->timer || cm_random_hex(s->id + 8, 32, err) < 0)
+        goto failed;
+    HASH_ADD_STR(m->sessions, id, s);
+    if (!s->hh.tbl) {
+        cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the session table");
+        goto failed;
+    }
+    cm_metrics_set(m->metrics, CM_M_SESSIONS_ACTIVE, 0, ++m->live);
+    cm_metrics_add(m->metrics, CM_M_SESSIONS_CREATED, 0, 1);
+    s->creation = creation;
+    struct cm_worker *w = cm_worker_take_spare(m, s);
+    if (w) {
+        cm_session_event(s, CM_SE_WORKER, &(struct cm_session_input){.worker = w});
+    } else {
+        DL_APPEND2(m->waiting, s, wait_prev, wait_next);
+        m->waiters++;
+        cm_timer_start(s->timer, CM_SPAWN_DEADLINE_MS, 0);
+    }
+    cm_workers_want(m);
+    return s;
+failed:
+    s->timer = cm_timer_close(s->timer);
+    free(s);
+    return NULL;
+}

@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Worker processes and the pool of spare ones.
+ *
+ * A worker is born twice: the zygote names its pid and pidfd (SPAWNED), and it speaks itself (READY), in either
+ * order. It is freed in one place only, on_exit(), after its pidfd has become readable and it was reaped; so a
+ * worker that is being ended is merely DYING, and no pointer to it dangles. Its channel's end alone proves nothing:
+ * it is killed then, which changes nothing for a process that is exiting already, and its exit tells the cause. */
+#include "session/internal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <utlist.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "obs/log.h"
+
+/* A frame of EXECUTE's maximum and a few small ones. */
+#define OUT_MAX          (CM_IPC_EXECUTE_MAX + 65536u)
+#define SPAWN_PAUSE_NS   (500 * CM_NS_PER_MS)
+#define END_DEADLINE_MS  2000
+
+void cm_printable(char *to, size_t size, const char *text, size_t len)
+{
+    size_t n = text && len < size - 1 ? len : text ? size - 1 : 0;
+
+    for (size_t i = 0; i < n; i++)
+        to[i] = text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '?';
+    to[n] = '\0';
+}
+
+/* states */
+
+static void set_state(struct cm_worker *w, enum cm_worker_state state)
+{
+    struct cm_sessions *m = w->m;
+
+    m->spawning -= w->state == CM_WORKER_SPAWNING;
+    m->spares -= w->state == CM_WORKER_SPARE;
+    w->state = state;
+    m->spawning += w->state == CM_WORKER_SPAWNING;
+    m->spares += w->state == CM_WORKER_SPARE;
+    cm_metrics_set(m->metrics, CM_M_SPARE_WORKERS, 0, m->spares);
+}
+
+static void send_signal(struct cm_worker *w, int signum)
+{
+    if (w->pidfd >= 0)
+        pidfd_send_signal(w->pidfd, signum, NULL, 0);
+}
+
+void cm_worker_interrupt(struct cm_worker *w)
+{
+    send_signal(w, SIGUSR1);
+}
+
+void cm_worker_discard(struct cm_worker *w)
+{
+    w->session = NULL;
+    w->channel = cm_channel_close(w->channel);
+    set_state(w, CM_WORKER_DYING);
+    send_signal(w, SIGKILL);
+}
+
+void cm_worker_kill(struct cm_worker *w, enum cm_label_death cause)
+{
+    static const char *const names[] = {"exit", "signal", "trap", "protocol", "timeout"};
+
+    cm_metrics_add(w->m->metrics, CM_M_WORKER_DEATHS, cause, 1);
+    cm_log(CM_LOG_WARNING, "worker_killed", CM_LOG_INT("pid", w->pid),
+           CM_LOG_STR("session", w->session ? w->session->id : NULL), CM_LOG_STR("cause", names[cause]));
+    cm_worker_discard(w);
+}
+
+static struct cm_worker *free_worker(struct cm_worker *w)
+{
+    set_state(w, CM_WORKER_DYING);
+    w->exit_watch = cm_watch_close(w->exit_watch);
+    w->channel = cm_channel_close(w->channel);
+    w->pidfd = cm_fd_close(w->pidfd);
+    DL_DELETE(w->m->workers, w);
+    free(w);
+    return NULL;
+}
+
+/* A worker was promised and did not come: whoever has waited longest learns it, and the pool takes a breath. */
+static void spawn_went_wrong(struct cm_sessions *m, const char *why)
+{
+    struct cm_err err;
+
+    cm_metrics_add(m->metrics, CM_M_SPAWN_FAILURES, 0, 1);
+    cm_log(CM_LOG_ERROR, "spawn_failed", CM_LOG_STR("why", why));
+    m->spawn_pause_ns = cm_clock_ns() + SPAWN_PAUSE_NS;
+    cm_err_set(&err, CM_ERR_SANDBOX, "a sandbox process could not start: %s", why);
+    if (m->waiting)
+        cm_session_event(m->waiting, CM_SE_FAILED, &(struct cm_session_input){.err = &err});
+    cm_workers_want(m);
+}
+
+/* death */
+
+static bool reap(int pidfd, siginfo_t *ret)
+{
+    *ret = (siginfo_t){0};
+    if (waitid(P_PIDFD, (id_t)pidfd, ret, WEXITED | WNOHANG) < 0)
+        return errno != EINTR; /* not our child: it is gone all the same */
+    return ret->si_pid != 0;
+}
+
+static enum cm_label_death describe(const struct cm_worker *w, const siginfo_t *si, struct cm_err *err)
+{
+    if (w->trap[0]) {
+        cm_err_set(err, CM_ERR_SESSION_LOST, "the session's process trapped: %s", w->trap);
+        return CM_L_DEATH_TRAP;
+    }
+    if (si->si_code == CLD_KILLED || si->si_code == CLD_DUMPED) {
+        const char *name = sigabbrev_np(si->si_status);
+        cm_err_set(err, CM_ERR_SESSION_LOST, "the session's process was killed by SIG%s", name ? name : "?");
+        return CM_L_DEATH_SIGNAL;
+    }
+    cm_err_set(err, CM_ERR_SESSION_LOST, "the session's process ended with exit status %d", si->si_status);
+    return CM_L_DEATH_EXIT;
+}
+
+static void on_exit_event(void *arg, int events)
+{
+    struct cm_worker *w = arg;
+    struct cm_sessions *m = w->m;
+    struct cm_err err = {0};
+    siginfo_t si;
+
+    (void)events;
+    cm_channel_drain(w->channel); /* may change the worker's state, never its life */
+    if (!reap(w->pidfd, &si))
+        return;
+    struct cm_session *s = w->session;
+    bool spawning = w->state == CM_WORKER_SPAWNING;
+    if (w->state != CM_WORKER_DYING) {
+        enum cm_label_death cause = describe(w, &si, &err);
+        cm_metrics_add(m->metrics, CM_M_WORKER_DEATHS, cause, 1);
+        cm_log(CM_LOG_WARNING, "worker_died", CM_LOG_INT("pid", w->pid), CM_LOG_STR("session", s ? s->id : NULL),
+               CM_LOG_STR("why", err.text));
+    }
+    free_worker(w);
+    if (s)
+        cm_session_event(s, CM_SE_DEATH, &(struct cm_session_input){.err = &err});
+    if (spawning)
+        spawn_went_wrong(m, err.text);
+    cm_workers_want(m);
+}
+
+/* A worker that breaks the protocol is a guest that has got out of hand. */
+static void violation(struct cm_worker *w, const struct cm_err *why)
+{
+    struct cm_session *s = w->session;
+    bool spawning = w->state == CM_WORKER_SPAWNING;
+    struct cm_err err;
+
+    cm_err_set(&err, CM_ERR_SESSION_LOST, "the session's process broke the protocol and was ended: %s", why->text);
+    cm_log(CM_LOG_ERROR, "protocol_violation", CM_LOG_INT("pid", w->pid), CM_LOG_STR("session", s ? s->id : NULL),
+           CM_LOG_STR("why", why->text));
+    cm_worker_kill(w, CM_L_DEATH_PROTOCOL);
+    if (s)
+        cm_session_event(s, CM_SE_DEATH, &(struct cm_session_input){.err = &err});
+    if (spawning)
+        spawn_went_wrong(w->m, why->text);
+    cm_workers_want(w->m);
+}
+
+/* frames */
+
+static void become_available(struct cm_worker *w)
+{
+    struct cm_sessions *m = w->m;
+
+    if (!w->ready || w->pidfd < 0)
+        return;
+    cm_metrics_observe_ns(m->metrics, CM_M_SPAWN_DURATION, cm_clock_ns() - w->asked_ns);
+    set_state(w, CM_WORKER_SPARE);
+    if (m->waiting) {
+        struct cm_session *s = m->waiting;
+        set_state(w, CM_WORKER_OWNED);
+        w->session = s;
+        cm_session_event(s, CM_SE_WORKER, &(struct cm_session_input){.worker = w});
+    }
+    cm_workers_want(m);
+}
+
+static void on_frame(void *arg, const struct cm_ipc_header *head, const struct cm_ipc_fields *f, int *fd)
+{
+    struct cm_worker *w = arg;
+    struct cm_err err = {0};
+    size_t len;
+
+    (void)fd;
+    if (head->type == CM_MSG_TRAP) {
+        const char *text = cm_ipc_get_bytes(f, CM_FIELD_ERROR, &len);
+        cm_printable(w->trap, sizeof w->trap, text ? text : "no reason given", text ? len : 15);
+        send_signal(w, SIGKILL); /* it ends after this frame, whether it wants to or not */
+    } else if (head->type == CM_MSG_READY && w->state == CM_WORKER_SPAWNING && !w->ready) {
+        w->ready = true;
+        become_available(w);
+    } else if (head->type == CM_MSG_READY || !w->session) {
+        cm_err_set(&err, CM_ERR_PROTOCOL, "%s frame out of place", cm_ipc_message(head->type)->name);
+        violation(w, &err);
+    } else if (cm_session_frame(w->session, head, f, &err) < 0) {
+        violation(w, &err);
+    }
+}
+
+static void on_closed(void *arg, const struct cm_err *err)
+{
+    struct cm_worker *w = arg;
+
+    /* The channel object stays until the worker is reaped: whoever sends meanwhile need not know. */
+    if (err)
+        violation(w, err);
+    else
+        send_signal(w, SIGKILL);
+}
+
+static const struct cm_channel_ops channel_ops = {on_frame, on_closed};
+
+/* birth */
+
+static int spawn(struct cm_sessions *m, struct cm_err *err)
+{
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return cm_err_sys(err, errno, "socketpair");
+    cm_autofd int theirs = pair[1];
+    struct cm_worker *w = calloc(1, sizeof *w);
+    if (!w) {
+        close(pair[0]);
+        return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a worker");
+    }
+    *w = (struct cm_worker){.m = m, .state = CM_WORKER_DYING, .pidfd = -1, .spawn_id = ++m->next_spawn};
+    DL_APPEND(m->workers, w);
+    w->asked_ns = cm_clock_ns();
+    w->channel = cm_channel_open(m->loop, pair[0], CM_IPC_GATEWAY, CM_IPC_WORKER, OUT_MAX, &channel_ops, w, err);
+    if (!w->channel || cm_zygote_spawn(m, w->spawn_id, cm_steal_fd(&theirs), err) < 0) {
+        free_worker(w);
+        return err->code;
+    }
+    set_state(w, CM_WORKER_SPAWNING);
+    return 0;
+}
+
+/* SPAWNING as a rule; DYING when its first words were wrong. */
+static struct cm_worker *find_unnamed(struct cm_sessions *m, uint64_t spawn_id)
+{
+    struct cm_worker *w;
+
+    DL_SEARCH_SCALAR(m->workers, w, spawn_id, spawn_id);
+    return w && w->pidfd < 0 ? w : NULL;
+}
+
+void cm_worker_spawned(struct cm_sessions *m, uint64_t spawn_id, int pid, int pidfd)
+{
+    struct cm_worker *w = find_unnamed(m, spawn_id);
+    struct cm_err err = {0};
+    siginfo_t si;
+
+    /* WNOWAIT asks without reaping: only a child of ours can be watched over. */
+    if (!w || pid <= 0 || waitid(P_PIDFD, (id_t)pidfd, &si, WEXITED | WNOHANG | WNOWAIT) < 0) {
+        close(pidfd);
+        cm_zygote_kill(m, "it named a process that is no child of this one");
+        return;
+    }
+    w->pid = pid;
+    w->pidfd = pidfd;
+    w->exit_watch = cm_watch_open(m->loop, pidfd, CM_EV_READ, on_exit_event, w, &err);
+    if (!w->exit_watch) { /* nobody would notice its end */
+        send_signal(w, SIGKILL);
+        cm_strays_expect(m);
+        free_worker(w);
+        spawn_went_wrong(m, err.text);
+    } else if (w->state == CM_WORKER_DYING) {
+        send_signal(w, SIGKILL);
+    } else {
+        become_available(w);
+    }
+}
+
+void cm_worker_spawn_failed(struct cm_sessions *m, uint64_t spawn_id, const char *why)
+{
+    struct cm_worker *w = find_unnamed(m, spawn_id);
+
+    if (!w)
+        return;
+    bool counted = w->state == CM_WORKER_DYING;
+    free_worker(w);
+    if (!counted)
+        spawn_went_wrong(m, why);
+}
+
+void cm_workers_lost_with_zygote(struct cm_sessions *m)
+{
+    struct cm_worker *w, *next;
+
+    DL_FOREACH_SAFE (m->workers, w, next) {
+        if (w->pidfd >= 0)
+            continue;
+        cm_strays_expect(m); /* if it was born, the end of its channel ends it, and it is reaped without a name */
+        free_worker(w);
+    }
+    cm_workers_want(m);
+}
+
+struct cm_worker *cm_worker_take_spare(struct cm_sessions *m, struct cm_session *s)
+{
+    struct cm_worker *w = NULL;
+
+    if (m->spares > 0)
+        DL_SEARCH_SCALAR(m->workers, w, state, CM_WORKER_SPARE);
+    if (w) {
+        set_state(w, CM_WORKER_OWNED);
+        w->session = s;
+    }
+    return w;
+}
+
+static void refill(void *arg)
+{
+    struct cm_sessions *m = arg;
+    struct cm_err err = {0};
+    unsigned spares = cm_clock_ns() < m->spawn_pause_ns ? 0 : m->config.spare_workers;
+
+    while (m->zygote.state == CM_ZYGOTE_UP && m->spawning < CM_SPAWNS_AT_ONCE && !m->ending &&
+           m->spares + m->spawning < m->waiters + spares) {
+        if (spawn(m, &err) < 0) {
+            spawn_went_wrong(m, err.text);
+            break;
+        }
+    }
+}
+
+void cm_workers_want(struct cm_sessions *m)
+{
+    if (!m->ending)
+        cm_task_post(m->loop, &m->refill, refill, m);
+}
+
+void cm_workers_check(struct cm_sessions *m)
+{
+    uint64_t now = cm_clock_ns();
+    struct cm_worker *w, *next;
+
+    DL_FOREACH_SAFE (m->workers, w, next) {
+        if (w->state != CM_WORKER_SPAWNING || now - w->asked_ns < CM_SPAWN_DEADLINE_MS * CM_NS_PER_MS)
+            continue;
+        if (w->pidfd >= 0) {
+            send_signal(w, SIGKILL); /* on_exit_event does the rest */
+        } else {
+            cm_zygote_kill(m, "it does not answer");
+            return;
+        }
+    }
+    cm_workers_want(m);
+}
+
+void cm_workers_end(struct cm_sessions *m)
+{
+    uint64_t until = cm_clock_ns() + END_DEADLINE_MS * CM_NS_PER_MS;
+    struct cm_worker *w, *next;
+    siginfo_t si;
+
+    DL_FOREACH (m->workers, w) {
+        cm_worker_discard(w);
+        if (w->pidfd < 0)
+            cm_strays_expect(m);
+    }
+    DL_FOREACH_SAFE (m->workers, w, next) {
+        uint64_t now = cm_clock_ns();
+        struct pollfd p = {.fd = w->pidfd, .events = POLLIN};
+        if (w->pidfd >= 0 && poll(&p, 1, now < until ? (int)((until - now) / CM_NS_PER_MS) : 0) == 1)
+            reap(w->pidfd, &si);
+        free_worker(w);
+    }
+}
