@@ -54,21 +54,37 @@ void cm_keep_add(struct cm_keep *k, const char *text, size_t len)
         overwrite(k, text + n, len - n);
 }
 
+static void reverse(char *p, size_t len)
+{
+    for (size_t i = 0; i < len / 2; i++) {
+        char c = p[i];
+        p[i] = p[len - 1 - i];
+        p[len - 1 - i] = c;
+    }
+}
+
+/* Turns the ring so that it starts at its start: characters lie in one piece then. */
+static void straighten(struct cm_keep *k, char *tail, size_t size)
+{
+    reverse(tail, k->ring);
+    reverse(tail + k->ring, size - k->ring);
+    reverse(tail, size);
+    k->ring = 0;
+}
+
 static int elide(struct cm_keep *k, struct cm_buf *to)
 {
-    char *data = cm_buf_data(&k->buf), *tail = data + head_size(k);
     size_t head = head_size(k), size = k->buf.len - head;
+    char *data = cm_buf_data(&k->buf), *tail = data + head;
 
+    straighten(k, tail, size);
     /* Characters that the cut has split count as dropped on both sides. */
-    size_t cut = cm_utf8_cut_end(data, head);
-    size_t lead = cm_utf8_cut_start(tail + k->ring, size - k->ring);
+    size_t cut = cm_utf8_cut_end(data, head), lead = cm_utf8_cut_start(tail, size);
     unsigned long long dropped = k->dropped + cut + lead;
     int r = cm_utf8_append(to, data, head - cut);
     if (r == 0)
         r = cm_buf_printf(to, "\n... %llu bytes dropped ...\n", dropped);
-    if (r == 0)
-        r = cm_utf8_append(to, tail + k->ring + lead, size - k->ring - lead);
-    return r == 0 ? cm_utf8_append(to, tail, k->ring) : r;
+    return r == 0 ? cm_utf8_append(to, tail + lead, size - lead) : r;
 }
 
 const char *cm_keep_text(struct cm_keep *k, struct cm_buf *space, size_t *ret_len, bool *ret_truncated)

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Stands in for codemode-sandbox: the same processes and frames, no guest. A worker does what the first word of its
+ * "code" says, a zygote what the last part of its image's path says; both tables are below. Nothing is confined
+ * here: it runs trusted test scripts only. */
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "ipc/sync.h"
+
+#define CHANNEL_FD 3
+
+/* worker */
+
+struct call {
+    int fd;
+    uint64_t id;
+    const char *arg; /* of the code, behind its first word */
+    const char *context;
+    size_t context_len;
+    unsigned nth; /* execution of this worker, from 1 */
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signum)
+{
+    (void)signum;
+    interrupted = 1;
+}
+
+static void output(struct call *c, int stream, const char *data, size_t len)
+{
+    struct cm_ipc_msg m;
+
+    cm_ipc_msg_begin(&m, CM_MSG_OUTPUT, c->id);
+    cm_ipc_put_uint(&m, CM_FIELD_STREAM, (uint64_t)stream);
+    cm_ipc_put_bytes(&m, CM_FIELD_DATA, data, len);
+    if (cm_ipc_write(c->fd, &m, NULL) < 0)
+        _exit(1);
+}
+
+static void answer(struct call *c, uint64_t id, const char *result, const char *locals, size_t locals_len)
+{
+    struct cm_ipc_msg m;
+
+    cm_ipc_msg_begin(&m, CM_MSG_RESULT, id);
+    cm_ipc_put_uint(&m, CM_FIELD_SUCCESS, 1);
+    if (result)
+        cm_ipc_put_bytes(&m, CM_FIELD_RESULT, result, strlen(result));
+    cm_ipc_put_bytes(&m, CM_FIELD_LOCALS, locals, locals_len);
+    cm_ipc_put_uint(&m, CM_FIELD_PEAK_MEMORY, 1 << 20);
+    if (cm_ipc_write(c->fd, &m, NULL) < 0)
+        _exit(1);
+}
+
+static void succeed(struct call *c, const char *result)
+{
+    answer(c, c->id, result, "{}", 2);
+}
+
+static void fail(struct call *c, const char *type, const char *text)
+{
+    struct cm_ipc_msg m;
+
+    cm_ipc_msg_begin(&m, CM_MSG_RESULT, c->id);
+    cm_ipc_put_uint(&m, CM_FIELD_SUCCESS, 0);
+    cm_ipc_put_bytes(&m, CM_FIELD_ERROR_TYPE, type, strlen(type));
+    cm_ipc_put_bytes(&m, CM_FIELD_ERROR, text, strlen(text));
+    cm_ipc_put_bytes(&m, CM_FIELD_TRACEBACK, "Traceback: here", 15);
+    cm_ipc_put_bytes(&m, CM_FIELD_LOCALS, "{}", 2);
+    if (cm_ipc_write(c->fd, &m, NULL) < 0)
+        _exit(1);
+}
+
+static void nap(long ms)
+{
+    nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+}
+
+static void do_echo(struct call *c)
+{
+    output(c, 1, c->arg, strlen(c->arg));
+    succeed(c, c->arg);
+}
+
+static void do_stderr(struct call *c)
+{
+    output(c, 2, c->arg, strlen(c->arg));
+    succeed(c, NULL);
+}
+
+static void do_count(struct call *c)
+{
+    char text[16];
+
+    snprintf(text, sizeof text, "%u", c->nth);
+    succeed(c, text);
+}
+
+static void do_context(struct call *c)
+{
+    answer(c, c->id, NULL, c->context ? c->context : "{}", c->context ? c->context_len : 2);
+}
+
+static void do_error(struct call *c)
+{
+    fail(c, "ValueError", "ValueError: asked for");
+}
+
+static void do_sleep(struct call *c)
+{
+    uint64_t until = cm_clock_ns() + (uint64_t)(atof(c->arg) * 1e9);
+
+    while (!interrupted && cm_clock_ns() < until)
+        nap(2);
+    if (interrupted)
+        fail(c, "KeyboardInterrupt", "KeyboardInterrupt");
+    else
+        succeed(c, "slept");
+}
+
+static void do_hang(struct call *c)
+{
+    (void)c;
+    for (;;)
+        nap(1000);
+}
+
+static void do_exit(struct call *c)
+{
+    _exit(atoi(c->arg));
+}
+
+static void do_signal(struct call *c)
+{
+    signal(atoi(c->arg), SIG_DFL);
+    raise(atoi(c->arg));
+}
+
+static void do_trap(struct call *c)
+{
+    struct cm_ipc_msg m;
+
+    cm_ipc_msg_begin(&m, CM_MSG_TRAP, c->id);
+    cm_ipc_put_bytes(&m, CM_FIELD_ERROR, c->arg, strlen(c->arg));
+    cm_ipc_write(c->fd, &m, NULL);
+    _exit(70);
+}
+
+static void do_garbage(struct call *c)
+{
+    static const char noise[] = "this is no frame, and it is longer than a header";
+
+    if (write(c->fd, noise, sizeof noise) < 0)
+        _exit(1);
+    do_hang(c);
+}
+
+static void do_flood(struct call *c)
+{
+    static char block[65536];
+    size_t left = strtoul(c->arg, NULL, 10);
+
+    memset(block, 'x', sizeof block);
+    while (left > 0) {
+        size_t n = left < sizeof block ? left : sizeof block;
+        output(c, 1, block, n);
+        left -= n;
+    }
+    succeed(c, NULL);
+}
+
+static void do_badutf(struct call *c)
+{
+    output(c, 1, "a\xff\xfe" "b", 4);
+    succeed(c, "\xc3");
+}
+
+static void do_badlocals(struct call *c)
+{
+    answer(c, c->id, NULL, "{\"a\":[1}", 8);
+}
+
+static void do_wrongid(struct call *c)
+{
+    answer(c, c->id + 1, NULL, "{}", 2);
+}
+
+static void do_twice(struct call *c)
+{
+    succeed(c, "1");
+    succeed(c, "2");
+}
+
+static void do_forge(struct call *c)
+{
+    struct cm_ipc_msg m;
+
+    cm_ipc_msg_begin(&m, CM_MSG_HELLO, c->id);
+    cm_ipc_write(c->fd, &m, NULL);
+    do_hang(c);
+}
+
+static void do_hangup(struct call *c)
+{
+    close(c->fd);
+    do_hang(c);
+}
+
+/* Says its last words and is gone before anyone reads them. */
+static void do_lastwords(struct call *c)
+{
+    succeed(c, "last");
+    _exit(0);
+}
+
+static const struct {
+    const char *word;
+    void (*act)(struct call *c);
+} acts[] = {
+    {"echo", do_echo},         {"stderr", do_stderr},     {"count", do_count},         {"context", do_context},
+    {"error", do_error},       {"sleep", do_sleep},       {"hang", do_hang},           {"exit", do_exit},
+    {"signal", do_signal},     {"trap", do_trap},         {"garbage", do_garbage},     {"flood", do_flood},
+    {"badutf", do_badutf},     {"badlocals", do_badlocals}, {"wrongid", do_wrongid},   {"twice", do_twice},
+    {"forge", do_forge},       {"hangup", do_hangup},     {"lastwords", do_lastwords},
+};
+
+static void act(struct call *c, const char *code)
+{
+    size_t word = strcspn(code, " ");
+
+    c->arg = code[word] ? code + word + 1 : "";
+    for (size_t i = 0; i < CM_COUNT_OF(acts); i++)
+        if (strlen(acts[i].word) == word && memcmp(acts[i].word, code, word) == 0) {
+            acts[i].act(c);
+            return;
+        }
+    fail(c, "SyntaxError", "SyntaxError: the stand-in knows no such word");
+}
+
+static bool serve_one(int fd, unsigned nth)
+{
+    struct cm_ipc_header head;
+    struct cm_ipc_fields f;
+    size_t len;
+
+    if (cm_ipc_read_header(fd, CM_IPC_GATEWAY, CM_IPC_WORKER, &head, NULL) != 1)
+        return false;
+    cm_autofree uint8_t *payload = malloc(head.len + 1);
+    if (!payload || cm_ipc_read_payload(fd, payload, head.len, NULL) < 0 ||
+        cm_ipc_fields_get(payload, head.len, &f, NULL) < 0)
+        return false;
+    interrupted = 0;
+    struct call c = {.fd = fd, .id = head.id, .nth = nth};
+    c.context = cm_ipc_get_bytes(&f, CM_FIELD_CONTEXT, &c.context_len);
+    const char *bytes = cm_ipc_get_bytes(&f, CM_FIELD_CODE, &len);
+    cm_autofree char *code = strndup(bytes ? bytes : "", len);
+    act(&c, code ? code : "");
+    return true;
+}
+
+static void worker(int fd)
+{
+    struct sigaction sa = {.sa_handler = on_interrupt};
+    struct cm_ipc_msg m;
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    sigaction(SIGUSR1, &sa, NULL);
+    cm_ipc_msg_begin(&m, CM_MSG_READY, 0);
+    if (cm_ipc_write(fd, &m, NULL) < 0)
+        _exit(1);
+    for (unsigned nth = 1; serve_one(fd, nth); nth++)
+        ;
+    _exit(0);
+}
+
+/* zygote */
+
+static bool image_is(const char *image, const char *name)
+{
+    const char *last = strrchr(image, '/');
+
+    return strcmp(last ? last + 1 : image, name) == 0;
+}
+
+/* The child belongs to the gateway, as CLONE_PARENT says. */
+static int clone_worker(int *ret_pidfd)
+{
+    struct clone_args args = {.flags = CLONE_PARENT | CLONE_PIDFD, .pidfd = (uintptr_t)ret_pidfd};
+
+    return (int)syscall(SYS_clone3, &args, sizeof args);
+}
+
+static void refuse(uint64_t id)
+{
+    struct cm_ipc_msg m;
+
+    cm_ipc_msg_begin(&m, CM_MSG_SPAWN_FAILED, id);
+    cm_ipc_put_bytes(&m, CM_FIELD_ERROR, "step 1: refused", 15);
+    if (cm_ipc_write(CHANNEL_FD, &m, NULL) < 0)
+        _exit(1);
+}
+
+static void spawn(uint64_t id, int fd, const char *image)
+{
+    struct cm_ipc_msg m;
+    int pidfd = -1;
+
+    int pid = clone_worker(&pidfd);
+    if (pid == 0) {
+        close(CHANNEL_FD);
+        if (image_is(image, "stillborn"))
+            _exit(9);
+        worker(fd);
+    }
+    if (image_is(image, "dies-silent")) /* after the birth, before its announcement */
+        _exit(1);
+    cm_ipc_msg_begin(&m, CM_MSG_SPAWNED, id);
+    cm_ipc_put_uint(&m, CM_FIELD_PID, (uint64_t)pid);
+    if (pid < 0 || cm_ipc_write_fd(CHANNEL_FD, &m, pidfd, NULL) < 0)
+        _exit(1);
+    close(pidfd);
+}
+
+static int zygote(const char *image)
+{
+    struct cm_ipc_header head;
+    struct cm_ipc_msg m;
+    char payload[256];
+    int fd = -1;
+
+    fcntl(CHANNEL_FD, F_SETFD, FD_CLOEXEC);
+    if (image_is(image, "no-hello"))
+        pause();
+    cm_ipc_msg_begin(&m, CM_MSG_HELLO, 0);
+    cm_ipc_put_bytes(&m, CM_FIELD_IMAGE_HASH, "\xab\xcd", 2);
+    if (cm_ipc_write(CHANNEL_FD, &m, NULL) < 0)
+        return 1;
+    while (cm_ipc_recv_header_fd(CHANNEL_FD, CM_IPC_GATEWAY, CM_IPC_ZYGOTE, &head, &fd, NULL) == 1 &&
+           cm_ipc_read_payload(CHANNEL_FD, payload, head.len, NULL) == 0) {
+        if (image_is(image, "refuses"))
+            refuse(head.id);
+        else if (!image_is(image, "mute"))
+            spawn(head.id, fd, image);
+        close(fd);
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 3 || strcmp(argv[1], "--image") != 0) {
+        fputs("usage: fake_sandbox --image PATH, with a channel on descriptor 3\n", stderr);
+        return 2;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    return zygote(argv[2]);
+}
