@@ -52,15 +52,18 @@ verb_run() {
     ! port_is_open "$port" || die "port $port is in use: stop what listens there, or choose another one: PORT=8081 ./dev run"
     stages_begin 4
     setup_and_build
+    set -m # a process group of its own: Ctrl-C reaches it once, through us
     "$build/codemode" serve --port "$port" >"$logs/sidecar.log" 2>&1 </dev/null &
     sidecar_pid=$!
+    set +m
     trap sidecar_stop EXIT
-    trap 'exit 130' INT TERM
+    trap 'exit 130' INT TERM HUP
     sidecar_wait "$sidecar_pid" "$port" "$logs/sidecar.log"
     echo "[4/4] sidecar on port $port, state example:"
     run_example "$port" || status=$?
     [ -z "$once" ] || exit $status
     [ $status -eq 0 ] || echo "the example failed with exit code $status" >&2
     show_how_to_try "$port"
+    trap 'echo; echo "stopping the sidecar"; exit 0' INT TERM HUP
     wait "$sidecar_pid" || die "the sidecar ended by itself; see build/logs/sidecar.log"
 }
