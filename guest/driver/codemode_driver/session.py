@@ -28,6 +28,7 @@ MODE_ONESHOT = 1
 CELLS_KEPT = 1000          # sources kept for tracebacks and inspect.getsource
 RECURSION_FLOOR = 300      # what the driver needs to answer; a lower limit is raised to this
 CANCEL_SECONDS = 1.0       # for an interrupted cell's coroutine to finish its `finally` blocks
+STOPS_IGNORED = 8          # of the event loop, while a cell awaits
 RESERVE_BYTES = 512 * 1024 # given back when memory is short, so that the answer can be made
 
 _ABSENT = object()
@@ -90,6 +91,8 @@ class Session:
         self.globals['__builtins__'] = builtins
         sys.modules['__main__'] = self.main
         builtins.__dict__.pop('_', None)
+        for name in [name for name in linecache.cache if name.startswith(report.CELL_PREFIX)]:
+            del linecache.cache[name]
         builtins.input = _input
         builtins.exit, builtins.quit = _Exit('exit'), _Exit('quit')
 
@@ -196,18 +199,28 @@ class Session:
     def _complete(self, coroutine):
         task = self._loop.create_task(coroutine, context=self._context)
         try:
-            return self._loop.run_until_complete(task)
+            return self._drive(task)
         except KeyboardInterrupt as interrupt:
             if not task.done():
                 interrupt.__traceback__ = self._cancel(task)
             raise interrupt
 
+    def _drive(self, task):
+        """Runs the loop until the task is done, also over a stop() that an interrupted run left behind in it."""
+        for _ in range(STOPS_IGNORED):
+            self._mend_loop()
+            try:
+                return self._loop.run_until_complete(task)
+            except RuntimeError:
+                if task.done():
+                    raise
+        raise RuntimeError('the event loop was stopped again and again before the cell was done')
+
     def _cancel(self, task):
         """Ends an interrupted cell's coroutine. Returns the traceback of where it waited."""
         try:
-            self._mend_loop()
             task.cancel()
-            self._loop.run_until_complete(asyncio.wait([task], timeout=CANCEL_SECONDS))
+            self._drive(self._loop.create_task(asyncio.wait([task], timeout=CANCEL_SECONDS)))
             if task.done():
                 task.result()
         except BaseException as exc:

@@ -3,7 +3,6 @@
 
 import importlib
 import io
-import linecache
 import random
 import sys
 
@@ -59,7 +58,6 @@ def warm_up(execute, start):
         for cell in CELLS:
             execute(cell, '{"given": [1, "a", {"b": null}]}', mode, 1 << 16, 1 << 16)
     streams.install()
-    linecache.clearcache()
     return tuple(missing)
 
 
