@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A straight script: raise limits, open each room on top of the one before, run, close in the opposite order. The
+ * zygote starts before anything listens. */
+#include "roles/gateway.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "conf/conf.h"
+#include "ev/loop.h"
+#include "front/http/http.h"
+#include "obs/log.h"
+#include "obs/metrics.h"
+#include "session/session.h"
+
+/* After the last execution has been answered: time for the answers to leave. */
+#define LINGER_MS 100
+
+struct gateway {
+    const struct cm_conf *conf;
+    struct cm_loop *loop;
+    struct cm_metrics *metrics;
+    struct cm_sessions *sessions;
+    struct cm_http *http;
+    struct cm_signal *term, *interrupt;
+    struct cm_timer *linger;
+    bool stopping;
+};
+
+static void on_linger(void *arg)
+{
+    struct gateway *g = arg;
+
+    cm_loop_stop(g->loop);
+}
+
+static void on_drained(void *arg)
+{
+    struct gateway *g = arg;
+
+    cm_timer_start(g->linger, LINGER_MS, 0);
+}
+
+static void on_signal(void *arg, int signum)
+{
+    struct gateway *g = arg;
+
+    cm_log(CM_LOG_INFO, g->stopping ? "stopping_at_once" : "stopping", CM_LOG_STR("signal", sigabbrev_np(signum)));
+    if (g->stopping) {
+        cm_loop_stop(g->loop);
+        return;
+    }
+    g->stopping = true;
+    cm_http_drain(g->http);
+    cm_sessions_drain(g->sessions, g->conf->drain_timeout, on_drained, g);
+}
+
+/* Each session takes two descriptors and each connection one. The hard limit is the administrator's word. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static struct cm_sessions_config sessions_config(const struct cm_conf *c)
+{
+    return (struct cm_sessions_config){
+        .sandbox_path = c->sandbox_path,
+        .image_path = c->image_path,
+        .max_sessions = c->max_sessions,
+        .session_ttl_s = c->session_ttl,
+        .queue_max = c->queue_max,
+        .spare_workers = c->spare_workers,
+        .memory_limit = c->memory_limit,
+        .timeout_default_s = c->execution_timeout,
+        .timeout_max_s = c->max_timeout,
+        .grace_s = c->grace,
+        .output_max = c->max_output,
+        .result_max = c->max_result,
+        .locals_max = c->max_locals,
+    };
+}
+
+static int open_rooms(struct gateway *g, struct cm_err *err)
+{
+    struct cm_sessions_config config = sessions_config(g->conf);
+
+    g->metrics = cm_metrics_new();
+    if (!g->metrics)
+        return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for metrics");
+    cm_metrics_info(g->metrics, "version", CM_VERSION);
+    g->loop = cm_loop_new(err);
+    if (!g->loop || cm_sessions_open(g->loop, &config, g->metrics, &g->sessions, err) < 0 ||
+        cm_http_open(g->loop, g->conf, g->sessions, g->metrics, &g->http, err) < 0)
+        return err->code;
+    g->linger = cm_timer_open(g->loop, on_linger, g, err);
+    g->term = g->linger ? cm_signal_open(g->loop, SIGTERM, on_signal, g, err) : NULL;
+    g->interrupt = g->term ? cm_signal_open(g->loop, SIGINT, on_signal, g, err) : NULL;
+    return g->interrupt ? 0 : err->code;
+}
+
+static void close_rooms(struct gateway *g)
+{
+    g->interrupt = cm_signal_close(g->interrupt);
+    g->term = cm_signal_close(g->term);
+    g->linger = cm_timer_close(g->linger);
+    g->http = cm_http_free(g->http);
+    g->sessions = cm_sessions_free(g->sessions);
+    g->loop = cm_loop_free(g->loop);
+    g->metrics = cm_metrics_free(g->metrics);
+}
+
+int cm_gateway_run(const struct cm_conf *conf, struct cm_err *err)
+{
+    struct gateway g = {.conf = conf};
+    struct cm_err own;
+
+    err = err ? err : &own;
+    signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit();
+    cm_log_open(STDOUT_FILENO, (enum cm_log_level)conf->log_level);
+    int r = open_rooms(&g, err);
+    if (r == 0) {
+        cm_log(CM_LOG_INFO, "serving", CM_LOG_STR("version", CM_VERSION), CM_LOG_STR("host", conf->host),
+               CM_LOG_INT("port", cm_http_port(g.http)), CM_LOG_INT("max_sessions", conf->max_sessions));
+        cm_loop_run(g.loop);
+    }
+    close_rooms(&g);
+    if (r == 0)
+        cm_log(CM_LOG_INFO, "stopped");
+    return r;
+}
