@@ -4,6 +4,7 @@
 #include "roles/gateway.h"
 
 #include <signal.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 

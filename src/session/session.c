@@ -150,7 +150,7 @@ static void attach(struct cm_session *s, const struct cm_session_input *in)
     stop_waiting(s);
     s->worker = in->worker;
     s->used_ns = cm_clock_ns();
-    cm_log(s->oneshot ? CM_LOG_DEBUG : CM_LOG_INFO, "session_started", CM_LOG_STR("session", s->id),
+    cm_log(CM_LOG_DEBUG, "session_started", CM_LOG_STR("session", s->id),
            CM_LOG_INT("pid", s->worker->pid));
     if (s->creation) {
         cm_creation_answer(s->creation, s->id, NULL);
