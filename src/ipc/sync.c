@@ -157,3 +157,31 @@ int cm_ipc_write_fd(int fd, struct cm_ipc_msg *m, int passed, struct cm_err *err
     advance(&iov, &count, (size_t)n);
     return write_vector(fd, iov, count, err);
 }
+
+int cm_ipc_skip_payload(int fd, size_t len, struct cm_err *err)
+{
+    char scrap[16 << 10];
+
+    while (len) {
+        size_t n = len < sizeof scrap ? len : sizeof scrap;
+        int r = cm_ipc_read_payload(fd, scrap, n, err);
+        if (r < 0)
+            return r;
+        len -= n;
+    }
+    return 0;
+}
+
+int cm_ipc_write_payload(int fd, enum cm_ipc_type type, uint64_t id, const void *payload, size_t len,
+                         struct cm_err *err)
+{
+    struct cm_ipc_msg m;
+
+    cm_ipc_msg_begin(&m, type, id);
+    m.len = len;
+    int r = cm_ipc_msg_finish(&m, err);
+    if (r < 0)
+        return r;
+    struct iovec iov[] = {{m.header, CM_IPC_HEADER_SIZE}, {(void *)payload, len}};
+    return write_vector(fd, iov, 2, err);
+}

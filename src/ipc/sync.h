@@ -18,6 +18,11 @@ int cm_ipc_recv_header_fd(int fd, enum cm_ipc_role sender, enum cm_ipc_role rece
                           int *ret_fd, struct cm_err *err);
 /* Exactly `len` bytes of payload into memory that the caller has sized by the header. */
 int cm_ipc_read_payload(int fd, void *to, size_t len, struct cm_err *err);
+/* Reads `len` bytes of payload that nobody can take, so that the next frame can be read. */
+int cm_ipc_skip_payload(int fd, size_t len, struct cm_err *err);
+/* Writes a frame whose payload is fields already. */
+int cm_ipc_write_payload(int fd, enum cm_ipc_type type, uint64_t id, const void *payload, size_t len,
+                         struct cm_err *err);
 /* Finishes the message and writes it whole. The message's vector is used up. */
 int cm_ipc_write(int fd, struct cm_ipc_msg *m, struct cm_err *err);
 /* The same with a descriptor, which stays the caller's. */

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The guest's entry points, called by the host on the main thread's stack.
+ *
+ * Image time: _initialize, guest_alloc + guest_mount (the standard library), guest_init (the interpreter and the
+ * driver), guest_seal; the memory as it is then becomes the image. Session time: guest_start once, and for each
+ * execution guest_alloc, then guest_execute with the fields of an EXECUTE frame (tables/messages.def).
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs.h"
+#include "heap.h"
+#include "host.h"
+#include "sched.h"
+
+#define STDLIB L"/usr/lib/python3.13"
+#define HOME_DIR "/home/user"
+
+enum tag {
+#define CM_FIELD(name, tag, type) TAG_##name = (tag),
+#include "fields.def"
+#undef CM_FIELD
+};
+
+static PyObject *driver_execute, *driver_reseed;
+
+/* The answer of the last execution: fields, read by the host after guest_execute has returned. */
+static struct {
+    char *data;
+    uint32_t len, capacity;
+} answer;
+
+CM_EXPORT("guest_alloc") void *cm_guest_alloc(uint32_t size)
+{
+    return malloc(size);
+}
+
+/* ---- the answer */
+
+static bool answer_room(uint32_t more)
+{
+    uint32_t need = answer.len + more;
+    if (need <= answer.capacity)
+        return true;
+    char *data = realloc(answer.data, need + need / 2);
+    if (!data)
+        return false;
+    answer.data = data;
+    answer.capacity = need + need / 2;
+    return true;
+}
+
+static bool put_bytes(enum tag tag, const void *data, size_t len)
+{
+    uint32_t n = (uint32_t)len;
+    if (!answer_room(5 + n))
+        return false;
+    answer.data[answer.len] = (char)tag;
+    memcpy(answer.data + answer.len + 1, &n, 4);
+    memcpy(answer.data + answer.len + 5, data, n);
+    answer.len += 5 + n;
+    return true;
+}
+
+/* None becomes no field at all. */
+static bool put_text(enum tag tag, PyObject *text)
+{
+    if (text == Py_None)
+        return true;
+    Py_ssize_t len;
+    const char *s = PyUnicode_AsUTF8AndSize(text, &len);
+    return s && put_bytes(tag, s, (size_t)len);
+}
+
+static bool put_answer(PyObject *t)
+{
+    static const enum tag texts[] = {TAG_RESULT, TAG_ERROR, TAG_ERROR_TYPE, TAG_TRACEBACK, TAG_LOCALS};
+    if (!PyTuple_Check(t) || PyTuple_GET_SIZE(t) != 6)
+        return false;
+    unsigned char success = PyTuple_GET_ITEM(t, 0) == Py_True;
+    bool ok = put_bytes(TAG_SUCCESS, &success, 1);
+    for (int i = 0; ok && i < 5; i++)
+        ok = put_text(texts[i], PyTuple_GET_ITEM(t, i + 1));
+    return ok;
+}
+
+/* The driver promises an answer for everything; if memory is too short even for that, say so. */
+static void put_failure(void)
+{
+    static const char text[] = "MemoryError: not enough memory left to describe the outcome", type[] = "MemoryError";
+    unsigned char success = 0;
+    PyErr_Clear();
+    answer.len = 0;
+    put_bytes(TAG_SUCCESS, &success, 1);
+    put_bytes(TAG_ERROR, text, sizeof text - 1);
+    put_bytes(TAG_ERROR_TYPE, type, sizeof type - 1);
+    put_bytes(TAG_LOCALS, "{}", 2);
+}
+
+/* ---- the request */
+
+struct request {
+    const char *code, *context;
+    uint32_t code_len, context_len, locals_max, result_max;
+    unsigned char mode;
+};
+
+static bool get_request(const char *p, uint32_t len, struct request *r)
+{
+    for (uint32_t at = 0, n; at < len; at += 5 + n) {
+        if (len - at < 5)
+            return false;
+        memcpy(&n, p + at + 1, 4);
+        if (n > len - at - 5)
+            return false;
+        const char *data = p + at + 5;
+        switch ((enum tag)(unsigned char)p[at]) {
+        case TAG_CODE:
+            r->code = data, r->code_len = n;
+            break;
+        case TAG_CONTEXT:
+            r->context = data, r->context_len = n;
+            break;
+        case TAG_MODE:
+            r->mode = (unsigned char)*data;
+            break;
+        case TAG_LOCALS_MAX:
+            memcpy(&r->locals_max, data, 4);
+            break;
+        case TAG_RESULT_MAX:
+            memcpy(&r->result_max, data, 4);
+            break;
+        default:
+            return false;
+        }
+    }
+    return r->code != NULL;
+}
+
+static PyObject *call_driver(const struct request *r)
+{
+    return PyObject_CallFunction(driver_execute, "s#z#III", r->code, (Py_ssize_t)r->code_len, r->context,
+                                 (Py_ssize_t)r->context_len, (unsigned)r->mode, r->locals_max, r->result_max);
+}
+
+/* Runs the request that the host wrote at `request`, which came from guest_alloc and is freed here. The answer
+ * is at the returned address. */
+CM_EXPORT("guest_execute") void *cm_guest_execute(char *request, uint32_t len)
+{
+    struct request r = {0};
+    answer.len = 0;
+    bool understood = get_request(request, len, &r);
+    heap_reserve_take();
+    PyObject *t = understood ? call_driver(&r) : NULL;
+    free(request);
+    if (!t || !put_answer(t))
+        put_failure();
+    Py_XDECREF(t);
+    PyErr_Clear();
+    uint64_t memory = (uint64_t)__builtin_wasm_memory_size(0) << 16;
+    put_bytes(TAG_PEAK_MEMORY, &memory, sizeof memory);
+    return &answer;
+}
+
+/* ---- the driver's module */
+
+static PyObject *py_take_deadlock(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    return PyBool_FromLong(cm_sched_take_deadlock());
+}
+
+static PyObject *py_memory(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    return PyLong_FromUnsignedLongLong((unsigned long long)__builtin_wasm_memory_size(0) << 16);
+}
+
+static PyObject *py_release_reserve(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    heap_reserve_release();
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"take_deadlock", py_take_deadlock, METH_NOARGS,
+     "True once after the scheduler woke the main thread because no thread could ever run again."},
+    {"release_reserve", py_release_reserve, METH_NOARGS,
+     "Gives back the memory that was kept from user code, so that a session at its limit can still answer."},
+    {"memory", py_memory, METH_NOARGS, "Bytes of linear memory in use."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_codemode", .m_size = -1, .m_methods = methods};
+
+static PyObject *init_module(void)
+{
+    return PyModule_Create(&module);
+}
+
+/* ---- start */
+
+static int failed(const char *what)
+{
+    PyErr_Print();
+    fprintf(stderr, "guest: %s failed\n", what);
+    return 1;
+}
+
+static PyStatus configure(PyConfig *c)
+{
+    PyConfig_InitIsolatedConfig(c);
+    c->site_import = 1;
+    c->write_bytecode = 0;
+    c->install_signal_handlers = 0;
+    c->use_hash_seed = 1; /* the image is the same for all sessions, and its hashes with it */
+    c->hash_seed = 0;
+    c->module_search_paths_set = 1;
+    c->cpu_count = 32; /* the width of default thread pools; calls to the host overlap, computing does not */
+    PyStatus s = PyWideStringList_Append(&c->module_search_paths, STDLIB);
+    if (!PyStatus_Exception(s))
+        s = PyConfig_SetString(c, &c->home, L"/usr");
+    if (!PyStatus_Exception(s))
+        s = PyConfig_SetString(c, &c->stdlib_dir, STDLIB);
+    if (!PyStatus_Exception(s))
+        s = PyConfig_SetString(c, &c->program_name, L"python3");
+    if (!PyStatus_Exception(s))
+        s = PyConfig_SetString(c, &c->executable, L"");
+    return s;
+}
+
+static PyObject *driver_function(PyObject *driver, const char *name)
+{
+    PyObject *f = driver ? PyObject_GetAttrString(driver, name) : NULL;
+    if (!f)
+        failed(name);
+    return f;
+}
+
+CM_EXPORT("guest_mount") int cm_guest_mount(const char *tar, uint32_t len)
+{
+    int rc = cm_fs_mount(tar, len);
+    static const char *const dirs[] = {"/home", HOME_DIR, "/tmp"};
+    for (int i = 0; !rc && i < 3; i++)
+        rc = cm_fs_mkdir(cm_fs_root(), dirs[i], strlen(dirs[i]));
+    return rc;
+}
+
+CM_EXPORT("guest_init") int cm_guest_init(void)
+{
+    if (chdir(HOME_DIR))
+        return failed("chdir");
+    PyImport_AppendInittab("_codemode", init_module);
+    PyConfig config;
+    PyStatus s = configure(&config);
+    if (!PyStatus_Exception(s))
+        s = Py_InitializeFromConfig(&config);
+    PyConfig_Clear(&config);
+    if (PyStatus_Exception(s))
+        return fprintf(stderr, "guest: %s\n", s.err_msg ? s.err_msg : "initialisation failed"), 1;
+    PyObject *driver = PyImport_ImportModule("codemode_driver");
+    driver_execute = driver_function(driver, "execute");
+    driver_reseed = driver_function(driver, "reseed");
+    PyObject *warm = driver_function(driver, "warm");
+    if (!driver_execute || !driver_reseed || !warm)
+        return 1;
+    PyObject *done = PyObject_CallNoArgs(warm);
+    Py_DECREF(warm);
+    if (!done)
+        return failed("warm");
+    Py_DECREF(done);
+    return 0;
+}
+
+CM_EXPORT("guest_seal") int cm_guest_seal(void)
+{
+    PyGC_Collect();
+    return heap_seal() ? failed("seal") : 0;
+}
+
+/* First call of every session: nothing random may be shared with its siblings. */
+CM_EXPORT("guest_start") int cm_guest_start(void)
+{
+    PyObject *done = PyObject_CallNoArgs(driver_reseed);
+    if (!done)
+        return failed("reseed");
+    Py_DECREF(done);
+    return 0;
+}

@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The host's side of the guest: its memory, its traps and the imports that answer at once.
+ *
+ * Traps. Generated code calls wasm_rt_trap(), or faults on the guard pages of memory and stacks. Either way the
+ * guest's stack is left for good by a jump to cm_guest_run()'s frame on the host's stack; the jump buffer lies
+ * outside the guest's state. A fault counts as the guest's only if a guest stack was running and the address lies in
+ * the memory's reservation or the stacks; any other fault is our own bug: the default action then ends the process,
+ * and the parent reports the signal.
+ */
+#include "guest/engine.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "guest.h"
+
+#define PAGE 4096
+#define WASM_PAGE 65536
+
+static const struct cm_guest_ops *ops;
+static jmp_buf on_trap;
+static volatile sig_atomic_t in_guest, interrupted;
+static wasm_rt_trap_t trap;
+static uint32_t exit_code;
+
+/* ---- traps */
+
+static const char *const trap_text[] = {
+    [WASM_RT_TRAP_OOB] = "access outside of the sandbox's memory",
+    [WASM_RT_TRAP_INT_OVERFLOW] = "integer overflow in machine code",
+    [WASM_RT_TRAP_DIV_BY_ZERO] = "division by zero in machine code",
+    [WASM_RT_TRAP_INVALID_CONVERSION] = "invalid conversion to an integer",
+    [WASM_RT_TRAP_UNREACHABLE] = "the interpreter aborted",
+    [WASM_RT_TRAP_CALL_INDIRECT] = "call of a function of another type",
+    [WASM_RT_TRAP_EXHAUSTION] = "native stack exhausted",
+    [WASM_RT_TRAP_EXIT] = "the interpreter asked to end",
+};
+
+const char *cm_guest_trap_text(void)
+{
+    return trap_text[trap] ? trap_text[trap] : "no trap";
+}
+
+int cm_guest_exit_code(void)
+{
+    return trap == WASM_RT_TRAP_EXIT ? (int)(exit_code & 0xff) : -1;
+}
+
+_Noreturn void wasm_rt_trap(wasm_rt_trap_t why)
+{
+    trap = why;
+    in_guest = 0;
+    _longjmp(on_trap, 1);
+}
+
+static bool within(uintptr_t address, uintptr_t start, size_t len)
+{
+    return address - start < len;
+}
+
+static void on_fault(int signal, siginfo_t *info, void *context)
+{
+    const ucontext_t *uc = context;
+    uintptr_t address = (uintptr_t)info->si_addr, sp = (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
+    bool guest_stack = within(sp, CM_STACK_BASE, CM_STACKS * CM_STACK_SIZE);
+    if (in_guest && guest_stack && signal == SIGSEGV && within(address, CM_MEMORY_BASE, CM_MEMORY_RESERVED))
+        wasm_rt_trap(WASM_RT_TRAP_OOB);
+    if (in_guest && guest_stack && signal == SIGSEGV && within(address, CM_STACK_BASE, CM_STACKS * CM_STACK_SIZE))
+        wasm_rt_trap(WASM_RT_TRAP_EXHAUSTION);
+    struct sigaction dfl = {.sa_handler = SIG_DFL};
+    sigaction(signal, &dfl, NULL); /* our bug: the same instruction faults again and ends the process */
+}
+
+static int install_handlers(struct cm_err *err)
+{
+    static char stack[64 << 10] __attribute__((aligned(16)));
+    stack_t alt = {.ss_sp = stack, .ss_size = sizeof stack};
+    struct sigaction act = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    if (sigaltstack(&alt, NULL) || sigaction(SIGSEGV, &act, NULL) || sigaction(SIGBUS, &act, NULL))
+        return cm_err_sys(err, errno, "install signal handlers");
+    return 0;
+}
+
+/* ---- memory */
+
+static int map_at(uintptr_t at, size_t len, int prot, int how, struct cm_err *err)
+{
+    void *p = mmap((void *)at, len, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | how, -1, 0);
+    if (p == MAP_FAILED)
+        return cm_err_sys(err, errno, "map %zu bytes at %#zx", len, (size_t)at);
+    return 0;
+}
+
+int cm_guest_reserve(const struct cm_guest_ops *o, struct cm_err *err)
+{
+    ops = o;
+    int rc = map_at(CM_MEMORY_BASE, CM_MEMORY_RESERVED, PROT_NONE, MAP_FIXED_NOREPLACE, err);
+    if (!rc)
+        rc = map_at(CM_STACK_BASE, CM_STACKS * CM_STACK_SIZE, PROT_READ | PROT_WRITE, MAP_FIXED_NOREPLACE, err);
+    if (!rc && mprotect((void *)CM_STACK_BASE, PAGE, PROT_NONE))
+        rc = cm_err_sys(err, errno, "guard the first stack");
+    return rc ? rc : install_handlers(err);
+}
+
+uint32_t wasm_rt_grow_memory(wasm_rt_memory_t *memory, uint32_t pages)
+{
+    uint32_t old = memory->pages;
+    if (pages > cm_state.max_pages - old || old > cm_state.max_pages)
+        return UINT32_MAX;
+    memory->pages += pages;
+    memory->size = memory->pages * WASM_PAGE;
+    return old;
+}
+
+void *cm_guest_memory(uint32_t at, uint32_t len)
+{
+    return (uint64_t)at + len <= cm_guest.w2c_memory.size ? CM_MEMORY + at : NULL;
+}
+
+uint64_t cm_guest_size(void)
+{
+    return cm_guest.w2c_memory.size;
+}
+
+/* The guest's own pointers: a wrong one is a broken guest. */
+static void *checked(uint32_t at, uint32_t len)
+{
+    void *p = cm_guest_memory(at, len);
+    if (!p)
+        wasm_rt_trap(WASM_RT_TRAP_OOB);
+    return p;
+}
+
+/* What cm_gate_switch() takes off a stack that is entered for the first time. */
+struct first_frame {
+    uint32_t mxcsr, x87;
+    uint64_t callee_saved[6];
+    void (*entry)(void);
+    uint64_t end; /* of the chain of frames; leaves the alignment that a call would */
+};
+
+static void prepare_stack(uint32_t slot, void (*entry)(void))
+{
+    uintptr_t top = CM_STACK_BASE + (slot + 1) * CM_STACK_SIZE;
+    struct first_frame *f = (struct first_frame *)(top - sizeof *f);
+    *f = (struct first_frame){.mxcsr = 0x1f80, .x87 = 0x37f, .entry = entry};
+    cm_state.stack_pointer[slot] = f;
+    cm_state.used[slot] = true;
+}
+
+void cm_guest_set_limit(uint64_t limit)
+{
+    cm_state.max_pages = (uint32_t)(limit / WASM_PAGE);
+    prepare_stack(0, cm_gate_main);
+}
+
+static int protect(uintptr_t page, bool on, struct cm_err *err)
+{
+    if (mprotect((void *)page, PAGE, on ? PROT_NONE : PROT_READ | PROT_WRITE))
+        return cm_err_sys(err, errno, "protect the page at %#zx", (size_t)page);
+    return 0;
+}
+
+int cm_guest_guard(bool on, struct cm_err *err)
+{
+    int rc = 0;
+    for (uint32_t i = 0; !rc && i < cm_state.guard_count; i++)
+        rc = protect(CM_MEMORY_BASE + cm_state.guards[i], on, err);
+    for (uint32_t i = 0; !rc && i < CM_STACKS; i++)
+        if (cm_state.used[i])
+            rc = protect(CM_STACK_BASE + i * CM_STACK_SIZE, on, err);
+    return rc;
+}
+
+/* ---- running */
+
+void cm_guest_call(enum cm_entry entry, uint32_t arg0, uint32_t arg1)
+{
+    cm_state.entry = entry;
+    cm_state.arg[0] = arg0;
+    cm_state.arg[1] = arg1;
+    cm_state.finished = false;
+}
+
+enum cm_guest_event cm_guest_run(uint32_t *ret_result)
+{
+    if (_setjmp(on_trap))
+        return CM_GUEST_TRAPPED;
+    in_guest = 1;
+    cm_gate_switch(&cm_host_stack, cm_state.stack_pointer[cm_state.current]);
+    in_guest = 0;
+    if (!cm_state.finished)
+        return CM_GUEST_WAITS;
+    *ret_result = cm_state.result;
+    return CM_GUEST_FINISHED;
+}
+
+void cm_guest_resume(uint32_t wait_result)
+{
+    cm_state.wait_result = wait_result;
+    if (wait_result == CM_WAIT_INTERRUPT)
+        interrupted = 0;
+}
+
+/* ---- interrupts: written into linear memory from signal handlers, so every address is checked */
+
+static uint32_t *word(uint32_t at)
+{
+    return at % 4 ? NULL : cm_guest_memory(at, 4);
+}
+
+static const struct cm_guest_poll *poll_words(void)
+{
+    return cm_state.poll ? cm_guest_memory(cm_state.poll, sizeof(struct cm_guest_poll)) : NULL;
+}
+
+static void set_breaker(uint32_t tstate, uint32_t offset, uint32_t bits)
+{
+    uint32_t *breaker = tstate ? word(tstate + offset) : NULL;
+    if (breaker)
+        *breaker |= bits;
+}
+
+enum { GIL_DROP_REQUEST = 1 << 0, SIGNALS_PENDING = 1 << 1 }; /* bits of eval_breaker in CPython 3.13 */
+
+void cm_guest_nudge(void)
+{
+    const struct cm_guest_poll *p = poll_words();
+    uint32_t *tstate = p ? word(p->tstate) : NULL;
+    if (tstate)
+        set_breaker(*tstate, p->breaker_offset, GIL_DROP_REQUEST);
+}
+
+void cm_guest_interrupt(void)
+{
+    interrupted = 1;
+    const struct cm_guest_poll *p = poll_words();
+    if (!p)
+        return;
+    uint32_t *tripped = word(p->tripped), *sigint = word(p->sigint_tripped);
+    if (tripped && sigint)
+        *sigint = *tripped = 1;
+    set_breaker(p->main, p->breaker_offset, SIGNALS_PENDING);
+    cm_guest_nudge();
+}
+
+void cm_guest_clear_interrupt(void)
+{
+    interrupted = 0;
+    const struct cm_guest_poll *p = poll_words();
+    uint32_t *tripped = p ? word(p->tripped) : NULL, *sigint = p ? word(p->sigint_tripped) : NULL;
+    if (tripped && sigint)
+        *sigint = *tripped = 0;
+}
+
+bool cm_guest_interrupted(void)
+{
+    return interrupted;
+}
+
+bool cm_guest_threaded(void)
+{
+    const struct cm_guest_poll *p = poll_words();
+    uint32_t *live = p ? word(p->live) : NULL;
+    return live && *live > 1;
+}
+
+/* ---- the imports that answer at once */
+
+bool cm_host_ready(int64_t deadline, uint32_t *ret)
+{
+    if (interrupted) {
+        interrupted = 0;
+        *ret = CM_WAIT_INTERRUPT;
+        return true;
+    }
+    *ret = CM_WAIT_DEADLINE;
+    return deadline == 0;
+}
+
+u64 Z_hostZ_clock(u32 id)
+{
+    static const clockid_t ids[] = {CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID};
+    struct timespec t;
+    clock_gettime(ids[id < 3 ? id : 2], &t);
+    return (u64)t.tv_sec * 1000000000u + (u64)t.tv_nsec;
+}
+
+void Z_hostZ_random(u32 at, u32 len)
+{
+    unsigned char *p = checked(at, len);
+    while (len) {
+        ssize_t n = getrandom(p, len, 0);
+        if (n < 0 && errno != EINTR)
+            wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
+        if (n > 0)
+            p += n, len -= (u32)n;
+    }
+}
+
+u32 Z_hostZ_emit(u32 stream, u32 at, u32 len)
+{
+    const void *p = checked(at, len);
+    if (stream != 1 && stream != 2)
+        wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
+    return ops->emit((int)stream, p, len);
+}
+
+void Z_hostZ_spawn(u32 slot, u32 shadow_top)
+{
+    if (slot == 0 || slot >= CM_STACKS)
+        wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
+    if (!cm_state.used[slot])
+        mprotect((void *)(CM_STACK_BASE + slot * CM_STACK_SIZE), PAGE, PROT_NONE);
+    prepare_stack(slot, cm_gate_thread);
+    cm_state.shadow_pointer[slot] = shadow_top;
+    if (ops->spawned)
+        ops->spawned();
+}
+
+void Z_hostZ_guard(u32 at)
+{
+    void *page = checked(at, PAGE);
+    if (at % PAGE || cm_state.guard_count == CM_STACKS)
+        wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
+    cm_state.guards[cm_state.guard_count++] = at;
+    mprotect(page, PAGE, PROT_NONE);
+}
+
+void Z_hostZ_exit(u32 code)
+{
+    exit_code = code;
+    wasm_rt_trap(WASM_RT_TRAP_EXIT);
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Runs one guest in this process. Knows no socket and no jail: the worker asks it to run, and gets the stack back
+ * when a call has finished or the guest has to wait.
+ *
+ * There is one guest per process, so nothing here takes a handle. The guest's waits are given to the caller: it
+ * answers them with cm_guest_resume().
+ */
+#ifndef CM_GUEST_ENGINE_H
+#define CM_GUEST_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "guest/state.h"
+
+/* What the guest asks of its host while it runs. None may block. */
+struct cm_guest_ops {
+    /* Takes all of `len` bytes of stream 1 or 2, or answers false: full. */
+    bool (*emit)(int stream, const void *data, size_t len);
+    /* A green thread was made; may be NULL. */
+    void (*spawned)(void);
+};
+
+enum cm_guest_event {
+    CM_GUEST_FINISHED, /* the call returned; its result is in *ret_result */
+    CM_GUEST_WAITS,    /* until cm_state.deadline, output room or an interrupt */
+    CM_GUEST_TRAPPED,  /* the guest broke a rule of the machine; it must not run again */
+};
+
+enum { CM_WAIT_DEADLINE = 0, CM_WAIT_INTERRUPT = 1, CM_WAIT_OUTPUT = 2 };
+
+/* Reserves the linear memory and the stacks, before anything else may take their addresses, and installs the
+ * signal handlers. Inherited by fork. */
+int cm_guest_reserve(const struct cm_guest_ops *ops, struct cm_err *err);
+/* Maps fresh zero memory and runs the module's start: only to build an image. `limit` in bytes. */
+int cm_guest_create(uint64_t limit, struct cm_err *err);
+
+/* The gate's frame of a guest between calls holds nothing: a session that starts from an image gets a new one. */
+void cm_guest_set_limit(uint64_t limit);
+/* Takes the guard pages' access away, or gives it back to read them (their content is never used). */
+int cm_guest_guard(bool on, struct cm_err *err);
+
+/* Starts a call; then cm_guest_run() until it has finished. */
+void cm_guest_call(enum cm_entry entry, uint32_t arg0, uint32_t arg1);
+enum cm_guest_event cm_guest_run(uint32_t *ret_result);
+/* Answers a wait: CM_WAIT_*. Then run again. */
+void cm_guest_resume(uint32_t wait_result);
+
+/* Linear memory from `at`, or NULL when `len` bytes do not fit in it. */
+void *cm_guest_memory(uint32_t at, uint32_t len);
+uint64_t cm_guest_size(void);
+
+/* Async-signal-safe: makes the running code raise KeyboardInterrupt soon. May get lost against the guest's own
+ * writes: repeat it. */
+void cm_guest_interrupt(void);
+/* Async-signal-safe: asks the interpreter to come to the scheduler at its next safe point. */
+void cm_guest_nudge(void);
+/* Forgets an interrupt that came too late. */
+void cm_guest_clear_interrupt(void);
+bool cm_guest_interrupted(void);
+/* More than one green thread lives: the fairness timer is needed. */
+bool cm_guest_threaded(void);
+
+/* One line on why the guest trapped. */
+const char *cm_guest_trap_text(void);
+/* Exit code of a guest that asked to end, or -1. */
+int cm_guest_exit_code(void);
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* All that the host must remember of a session besides its linear memory: one struct at a fixed address, without
+ * pointers to anything that differs between processes. With the memory, the instance and the used parts of the
+ * stacks it is the whole session.
+ */
+#ifndef CM_GUEST_STATE_H
+#define CM_GUEST_STATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "guest/layout.h"
+
+enum cm_entry { CM_ENTRY_INITIALIZE, CM_ENTRY_INIT, CM_ENTRY_MOUNT, CM_ENTRY_SEAL, CM_ENTRY_START, CM_ENTRY_ALLOC,
+                CM_ENTRY_EXECUTE, CM_ENTRY_POLL };
+
+struct cm_guest_state {
+    /* The call that runs on stack 0. */
+    uint32_t entry, arg[2], result;
+    bool finished;
+
+    uint32_t current;                       /* the stack that runs, or waits for the host */
+    void *stack_pointer[CM_STACKS];         /* of a stack that was left: addresses within the stacks themselves */
+    uint32_t shadow_pointer[CM_STACKS];     /* its __stack_pointer */
+    bool used[CM_STACKS];
+
+    int64_t deadline; /* of the wait that gave the stack up: monotonic ns, < 0: none */
+    uint32_t wait_result;
+
+    uint32_t max_pages; /* the session's memory limit in pages of 64 KiB */
+    uint32_t guards[CM_STACKS], guard_count; /* pages of linear memory without access */
+
+    /* Where the guest keeps what signal handlers write: addresses in linear memory (guest_poll in sched.c). */
+    uint32_t poll;
+};
+
+extern struct cm_guest_state cm_state;
+
+/* What the poll address holds. */
+struct cm_guest_poll {
+    uint32_t tstate, breaker_offset, live, main, tripped, sigint_tripped;
+};
+
+/* Gate (gate.c). Saves the registers that a call keeps on the running stack, then runs the other one. */
+void cm_gate_switch(void **save, void *to);
+/* First frames of stack 0 and of the stacks of green threads. */
+_Noreturn void cm_gate_main(void);
+_Noreturn void cm_gate_thread(void);
+extern void *cm_host_stack;
+
+#endif

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A worker: one session, one guest, one socket.
+ *
+ * It maps the image, gives up everything else, says READY and then answers EXECUTE frames one at a time. Waiting is
+ * done here, on the host's stack, never below the guest's. The gateway interrupts an execution with SIGUSR1, which
+ * may come at any moment and is repeated until the answer is there; SIGALRM gives green threads their turns.
+ */
+#include "roles/worker.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "guest/engine.h"
+#include "ipc/sync.h"
+#include "jail/jail.h"
+#include "roles/output.h"
+
+enum { TURN_US = 2000, FD = CM_JAIL_CHANNEL };
+
+static volatile sig_atomic_t ticking;
+
+static void tick(bool on)
+{
+    if (ticking == on)
+        return;
+    ticking = on;
+    const struct itimerval t = {.it_interval = {.tv_usec = on ? TURN_US : 0}, .it_value = {.tv_usec = on ? TURN_US : 0}};
+    setitimer(ITIMER_REAL, &t, NULL);
+}
+
+static void on_signal(int signal)
+{
+    int saved = errno;
+    if (signal == SIGUSR1)
+        cm_guest_interrupt();
+    else if (cm_guest_threaded())
+        cm_guest_nudge();
+    else
+        tick(false);
+    errno = saved;
+}
+
+static void on_spawn(void)
+{
+    tick(true);
+}
+
+const struct cm_guest_ops cm_worker_ops = {.emit = cm_output_emit, .spawned = on_spawn};
+
+static _Noreturn void leave(int code)
+{
+    _exit(code);
+}
+
+/* Until the deadline, an interrupt, or the end of the gateway. */
+static uint32_t wait_for_guest(void)
+{
+    struct cm_err err;
+    if (cm_output_pending()) {
+        if (cm_output_flush(&err))
+            leave(1);
+        return CM_WAIT_OUTPUT;
+    }
+    tick(false);
+    while (!cm_guest_interrupted()) {
+        int64_t left = cm_state.deadline < 0 ? INT64_MAX : cm_state.deadline - (int64_t)cm_clock_ns();
+        if (left <= 0)
+            break;
+        struct timespec t = {.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
+        struct pollfd p = {.fd = FD, .events = POLLRDHUP};
+        if (ppoll(&p, 1, &t, NULL) > 0)
+            leave(0); /* the gateway is gone */
+    }
+    tick(cm_guest_threaded());
+    return cm_guest_interrupted() ? CM_WAIT_INTERRUPT : CM_WAIT_DEADLINE;
+}
+
+static enum cm_guest_event run(uint32_t *ret)
+{
+    enum cm_guest_event event;
+    while ((event = cm_guest_run(ret)) == CM_GUEST_WAITS)
+        cm_guest_resume(wait_for_guest());
+    return event;
+}
+
+/* The guest broke a rule of the machine: nothing in its memory can be trusted any more. */
+static _Noreturn void report_trap(uint64_t id)
+{
+    struct cm_err err;
+    struct cm_ipc_msg m;
+    const char *text = cm_guest_trap_text();
+    cm_output_flush(&err);
+    cm_ipc_msg_begin(&m, CM_MSG_TRAP, id);
+    cm_ipc_put_bytes(&m, CM_FIELD_ERROR, text, strlen(text));
+    cm_ipc_write(FD, &m, &err);
+    leave(1);
+}
+
+static uint32_t call(enum cm_entry entry, uint32_t arg0, uint32_t arg1, uint64_t id)
+{
+    uint32_t result;
+    cm_guest_call(entry, arg0, arg1);
+    if (run(&result) == CM_GUEST_TRAPPED)
+        report_trap(id);
+    return result;
+}
+
+static int send_result(uint64_t id, uint32_t answer, struct cm_err *err)
+{
+    const uint32_t *where = cm_guest_memory(answer, 8); /* address and length of the fields */
+    const void *fields = where ? cm_guest_memory(where[0], where[1]) : NULL;
+    if (!fields)
+        return cm_err_set(err, CM_ERR_PROTOCOL, "the guest's answer lies outside of its memory");
+    return cm_ipc_write_payload(FD, CM_MSG_RESULT, id, fields, where[1], err);
+}
+
+/* The guest cannot even hold the request. */
+static int send_no_memory(uint64_t id, struct cm_err *err)
+{
+    static const char error[] = "MemoryError: the request does not fit into the session's memory", type[] = "MemoryError";
+    struct cm_ipc_msg m;
+    cm_ipc_msg_begin(&m, CM_MSG_RESULT, id);
+    cm_ipc_put_uint(&m, CM_FIELD_SUCCESS, 0);
+    cm_ipc_put_bytes(&m, CM_FIELD_ERROR, error, sizeof error - 1);
+    cm_ipc_put_bytes(&m, CM_FIELD_ERROR_TYPE, type, sizeof type - 1);
+    cm_ipc_put_bytes(&m, CM_FIELD_LOCALS, "{}", 2);
+    cm_ipc_put_uint(&m, CM_FIELD_PEAK_MEMORY, cm_guest_size());
+    return cm_ipc_write(FD, &m, err);
+}
+
+static int execute(const struct cm_ipc_header *h, struct cm_err *err)
+{
+    cm_output_begin(FD, h->id);
+    cm_guest_clear_interrupt();
+    uint32_t request = call(CM_ENTRY_ALLOC, h->len, 0, h->id);
+    void *to = request ? cm_guest_memory(request, h->len) : NULL;
+    if (!to) {
+        int rc = cm_ipc_skip_payload(FD, h->len, err);
+        return rc ? rc : send_no_memory(h->id, err);
+    }
+    int rc = cm_ipc_read_payload(FD, to, h->len, err);
+    if (rc)
+        return rc;
+    tick(cm_guest_threaded());
+    uint32_t answer = call(CM_ENTRY_EXECUTE, request, h->len, h->id);
+    tick(false); /* left-over threads rest until the next execution */
+    rc = cm_output_flush(err);
+    return rc ? rc : send_result(h->id, answer, err);
+}
+
+static int install_signals(struct cm_err *err)
+{
+    struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK | SA_RESTART};
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    if (sigaction(SIGUSR1, &act, NULL) || sigaction(SIGALRM, &act, NULL) || sigaction(SIGPIPE, &ignore, NULL))
+        return cm_err_sys(err, errno, "install signal handlers");
+    return 0;
+}
+
+static int start(int channel, pid_t gateway, const struct cm_image *image, uint64_t memory_limit, struct cm_err *err)
+{
+    int rc = install_signals(err);
+    if (!rc)
+        rc = cm_image_map(image, memory_limit, err);
+    if (!rc)
+        rc = cm_jail_worker(channel, gateway, err);
+    if (rc)
+        return rc;
+    cm_output_begin(FD, 0);
+    if (call(CM_ENTRY_START, 0, 0, 0))
+        return cm_err_set(err, CM_ERR_SANDBOX, "the guest did not start");
+    struct cm_ipc_msg m;
+    cm_ipc_msg_begin(&m, CM_MSG_READY, 0);
+    return cm_ipc_write(FD, &m, err);
+}
+
+_Noreturn void cm_worker_main(int channel, pid_t gateway, const struct cm_image *image, uint64_t memory_limit)
+{
+    struct cm_err err;
+    struct cm_ipc_header h;
+    if (start(channel, gateway, image, memory_limit, &err))
+        leave(70);
+    while (cm_ipc_read_header(FD, CM_IPC_GATEWAY, CM_IPC_WORKER, &h, &err) > 0)
+        if (execute(&h, &err))
+            leave(71);
+    leave(0);
+}
