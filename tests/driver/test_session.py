@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import builtins
+import os
 import unittest
 
 import codemode_driver
@@ -109,6 +110,18 @@ class State(DriverTest):
     def test_trace_function_does_not_stay(self):
         self.value('import sys\nsys.settrace(lambda *a: 1 / 0)')
         self.assertEqual(self.value('sys.gettrace()'), None)
+
+
+class Files(DriverTest):
+    def test_a_module_of_the_users_own(self):
+        self.assertEqual(self.value("""
+import os, tempfile
+folder = tempfile.mkdtemp()
+os.chdir(folder)
+with open('written_here.py', 'w') as file: print('answer = 42', file=file)
+import written_here
+written_here.answer"""), '42')
+        os.chdir('/')
 
 
 class Sources(DriverTest):

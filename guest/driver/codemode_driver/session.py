@@ -29,16 +29,26 @@ CELLS_KEPT = 1000          # sources kept for tracebacks and inspect.getsource
 RECURSION_FLOOR = 300      # what the driver needs to answer; a lower limit is raised to this
 CANCEL_SECONDS = 1.0       # for an interrupted cell's coroutine to finish its `finally` blocks
 STOPS_IGNORED = 8          # of the event loop, while a cell awaits
-RESERVE_BYTES = 512 * 1024 # given back when memory is short, so that the answer can be made
+
+try:
+    from _codemode import release_reserve as _release_reserve, take_deadlock as _take_deadlock
+except ImportError:  # not inside the sandbox
+    def _release_reserve():
+        pass
+
+    def _take_deadlock():
+        return False
 
 _ABSENT = object()
 _FUTURES = functools.reduce(int.__or__, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names))
+_DEADLOCK = 'deadlock: every thread waits for another one, and nothing is left that could wake them'
 _armed = False
 
 
 def _on_interrupt(signum, frame):
+    deadlock = _take_deadlock()
     if _armed:
-        raise KeyboardInterrupt
+        raise RuntimeError(_DEADLOCK) if deadlock else KeyboardInterrupt
 
 
 def _guarded(function, *args):
@@ -85,12 +95,13 @@ class Session:
         self._futures = 0  # the `from __future__` imports of earlier cells
         self._loop = None
         self._context = contextvars.copy_context()
-        self._reserve = bytearray(RESERVE_BYTES)
         self.main = types.ModuleType('__main__')
         self.globals = vars(self.main)
         self.globals['__builtins__'] = builtins
         sys.modules['__main__'] = self.main
         builtins.__dict__.pop('_', None)
+        if '' not in sys.path:
+            sys.path.insert(0, '')  # modules that the user writes to the working directory
         for name in [name for name in linecache.cache if name.startswith(report.CELL_PREFIX)]:
             del linecache.cache[name]
         builtins.input = _input
@@ -120,11 +131,6 @@ class Session:
         if signal.getsignal(signal.SIGINT) is not _on_interrupt:
             signal.signal(signal.SIGINT, _on_interrupt)
         self._quietly(streams.repair)
-        if self._reserve is None:
-            try:
-                self._reserve = bytearray(RESERVE_BYTES)
-            except MemoryError:
-                pass  # this cell may free something; the next one tries again
         # Cells share line numbers: the registry would take a warning of this cell for one already shown.
         self.globals.pop('__warningregistry__', None)
         self._ready_loop()
@@ -239,7 +245,7 @@ class Session:
 
     def _failed(self, exc, result_max):
         if issubclass(type(exc), MemoryError):
-            self._reserve = None
+            _release_reserve()
             traceback.clear_frames(report.traceback_of(exc))
         if sys.getrecursionlimit() < RECURSION_FLOOR:
             sys.setrecursionlimit(RECURSION_FLOOR)
