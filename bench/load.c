@@ -102,9 +102,10 @@ static void ask(struct conn *c, enum step step)
 
     if (step != CREATE)
         snprintf(path, sizeof(path), "/session/%s%s", c->id, step == EXECUTE ? "/execute" : "");
-    int n = snprintf(text, sizeof(text),
-                     "%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                     methods[step], path, strlen(body), body);
+    int n =
+        snprintf(text, sizeof(text),
+                 "%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+                 methods[step], path, strlen(body), body);
     if (n < 0 || (size_t)n >= sizeof(text))
         die("the code is too long");
     c->step = step;
@@ -326,8 +327,8 @@ int main(int argc, char **argv)
     loop(conns, count, epoll);
     double seconds = (double)(now_ns() - start) / 1e9;
 
-    printf("{\"connections\": %u, \"rounds\": %zu, \"seconds\": %.6f, \"per_second\": %.1f", count, rounds.count, seconds,
-           (double)rounds.count / seconds);
+    printf("{\"connections\": %u, \"rounds\": %zu, \"seconds\": %.6f, \"per_second\": %.1f", count, rounds.count,
+           seconds, (double)rounds.count / seconds);
     print_series("create", &creates);
     print_series("execute", &executions);
     print_series("round", &rounds);
