@@ -116,7 +116,14 @@ class Session:
 
     def in_background(self, code, **body):
         """Starts an execution in a thread; `.result()` of what it returns waits for the HTTP answer."""
-        return Background(lambda: self.post(code, **body))
+
+        def call():
+            try:
+                return self.post(code, **body)
+            finally:
+                self.sidecar.hang_up()
+
+        return Background(call)
 
 
 class Background:
@@ -267,8 +274,8 @@ class Sidecar:
         return sorted(mine, key=lambda pid: (table[pid][2], pid))
 
     def zygote(self):
-        """The zygote is the server's first child."""
-        return self.children()[0]
+        """Process id of the zygote that runs now, as the log (INFO) names it."""
+        return [line["pid"] for line in self.log_lines() if line["event"] == "zygote_ready"][-1]
 
     def descriptors(self):
         return os.listdir(f"/proc/{self.process.pid}/fd")
