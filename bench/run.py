@@ -155,7 +155,8 @@ class Bench:
                 progress(f"live sessions, asking {number + 1} of {count}")
                 if server.execute(session, "x + 1") != "43":
                     raise Failure(f"session {session} has lost its state")
-            self.add("live sessions at once", "", value=len(sessions))
+            name = "live sessions at once" + (" (quick)" if self.quick else "")
+            self.add(name, "", value=len(sessions))
 
     def fill(self, server, count):
         sessions = []
