@@ -68,7 +68,7 @@ static int run(const struct cm_target *target, const char *code, size_t len)
         rc = b->run(b, code, len, &o, &err);
     cm_backend_close(b);
     if (rc < 0)
-        return cm_cli_error(CM_EXIT_UNAVAILABLE, "%s", err.text);
+        return cm_cli_error(err.code == CM_ERR_CONFIG ? CM_EXIT_USAGE : CM_EXIT_UNAVAILABLE, "%s", err.text);
     return cm_cli_show(&o);
 }
 

@@ -245,7 +245,7 @@ int cm_cli_repl(int argc, char **argv)
     }
     o.target.keep_state = true;
     if (cm_interrupt_open(&err) < 0 || cm_backend_open(&o.target, &b, &err) < 0)
-        return cm_cli_error(CM_EXIT_UNAVAILABLE, "%s", err.text);
+        return cm_cli_error(err.code == CM_ERR_CONFIG ? CM_EXIT_USAGE : CM_EXIT_UNAVAILABLE, "%s", err.text);
     open_input(&in);
     if (in.edit)
         printf("Codemode %s: Python in a sandbox. Ctrl-D ends, --help tells more.\n", CM_VERSION);

@@ -107,7 +107,8 @@ static int start_process(const struct cm_sessions *m, int channel_fd, pid_t *ret
     r = r ? r : posix_spawn_file_actions_addclosefrom_np(&files, ZYGOTE_FD + 1);
     r = r ? r : posix_spawnattr_setsigdefault(&attr, &all);
     r = r ? r : posix_spawnattr_setsigmask(&attr, &none);
-    r = r ? r : posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+    /* A session of its own: Ctrl-C at a terminal is for us, not for the zygote and its workers. */
+    r = r ? r : posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
     r = r ? r : posix_spawn(ret_pid, m->sandbox_path, &files, &attr, argv, empty_environment);
     posix_spawnattr_destroy(&attr);
     posix_spawn_file_actions_destroy(&files);
