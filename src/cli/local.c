@@ -11,6 +11,8 @@
 #include "ev/loop.h"
 #include "session/session.h"
 
+#define SETTLE_EVERY_MS 5
+
 struct local {
     struct cm_backend base;
     struct cm_conf conf;
@@ -96,6 +98,28 @@ static int await(struct local *l, struct cm_err *err)
     return l->rc;
 }
 
+static void check_settled(void *arg)
+{
+    struct local *l = arg;
+    struct cm_session_info info;
+
+    if (cm_sessions_info(l->sessions, l->session, &info, NULL) < 0 || strcmp(info.state, "idle") == 0)
+        cm_loop_stop(l->loop);
+}
+
+/* At the prompt the loop stands still, and with it the deadline of the interrupt: without this, an execution that
+ * has long stopped would seem to have ignored it. */
+static void settle(struct local *l)
+{
+    struct cm_timer *timer = cm_timer_open(l->loop, check_settled, l, NULL);
+
+    if (!timer)
+        return;
+    cm_timer_start(timer, 0, SETTLE_EVERY_MS);
+    await(l, NULL);
+    cm_timer_close(timer);
+}
+
 static int run(struct cm_backend *b, const char *code, size_t len, struct cm_outcome *ret, struct cm_err *err)
 {
     static const struct cm_exec_ops ops = {on_output, on_done};
@@ -114,6 +138,8 @@ static int run(struct cm_backend *b, const char *code, size_t len, struct cm_out
     if (l->interrupted && l->exec) {
         cm_exec_abandon(l->exec);
         l->exec = NULL;
+        if (l->session[0])
+            settle(l);
         l->outcome = (struct cm_outcome){.end = CM_RUN_INTERRUPTED};
     }
     *ret = l->outcome;
