@@ -30,11 +30,28 @@ static const struct {
     {"x-correlation-id", offsetof(struct headers, correlation), false},
 };
 
-static enum MHD_Result note_header(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+static bool is_token(const char *name, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (name[i] <= ' ' || name[i] > '~' || strchr("\"(),/:;<=>?@[\\]{}", name[i]))
+            return false;
+    return len > 0;
+}
+
+/* A proxy in front may cut a text at a NUL, or a name at a blank, where we would not. */
+static bool well_formed(const char *name, size_t name_len, const char *value, size_t value_len)
+{
+    return is_token(name, name_len) && (value_len == 0 || !memchr(value, '\0', value_len));
+}
+
+static enum MHD_Result note_header(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len,
+                                   const char *value, size_t value_len)
 {
     struct headers *ret = cls;
 
     (void)kind;
+    if (!well_formed(name, name_len, value, value_len))
+        ret->malformed = true;
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (strcasecmp(known[i].name, name) != 0)
             continue;
@@ -50,7 +67,7 @@ static enum MHD_Result note_header(void *cls, enum MHD_ValueKind kind, const cha
 void cm_http_headers(struct MHD_Connection *mhd, struct headers *ret)
 {
     memset(ret, 0, sizeof(*ret));
-    MHD_get_connection_values(mhd, MHD_HEADER_KIND, note_header, ret);
+    MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, note_header, ret);
 }
 
 /* The host of "name", "name:port", "[v6]" or "[v6]:port"; false when it is none of them. */
@@ -124,6 +141,8 @@ bool cm_http_origin_allowed(const char *origin, const char *allowed)
 
 static int guard_framing(const struct headers *hd, struct cm_err *err)
 {
+    if (hd->malformed)
+        return cm_err_set(err, CM_ERR_BAD_REQUEST, "a header is malformed");
     if (hd->twice)
         return cm_err_set(err, CM_ERR_BAD_REQUEST, "header %s appears twice", hd->twice);
     if (hd->transfer_encoding && hd->content_length)
