@@ -8,11 +8,14 @@ import zipfile
 from pathlib import Path
 
 ALWAYS = ('__init__.py', 'support')
+EXTRA = {
+    'test_bz2': ['test_descr.py'],  # takes 128 KiB of text from whatever *.py lie beside it
+}
 
 
 def files_of(tests, module):
     """Paths under `tests` of a module, of test.support, and of every helper or data file that they name."""
-    found, queue = set(), [*ALWAYS, module.partition('.')[0]]
+    found, queue = set(), [*ALWAYS, *EXTRA.get(module, ()), module.partition('.')[0]]
     while queue:
         name = queue.pop()
         for path in _resolve(tests, name):
@@ -57,7 +60,7 @@ def _named_by_string(tests, text):
     if text.startswith('test.'):
         yield text.split('.')[1]
     first = text.replace('\\', '/').split('/')[0]
-    if first and first not in ('test', 'data') and not first.endswith('.py') and (tests / first).exists():
+    if first and first != 'test' and not first.endswith('.py') and (tests / first).exists():
         yield first
 
 

@@ -174,6 +174,7 @@ class Ends(DriverTest):
         answer = self.failure('input("name? ")', 'EOFError')
         self.assertIn('no terminal', answer.error)
         self.assertIn('context', answer.error)
+        self.assertEqual(self.value('import io, sys\nsys.stdin = io.StringIO("line\\n")\ninput()'), "'line'")
 
     def test_bad_source(self):
         self.failure('a\0b', 'SyntaxError')

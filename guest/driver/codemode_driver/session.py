@@ -65,9 +65,14 @@ def _guarded(function, *args):
             sys.setprofile(None)
 
 
+_read_line = builtins.input
+
+
 def _input(prompt='', /):
-    """There is no terminal here."""
-    raise EOFError('input() has no terminal to read from; pass data in by `context` instead')
+    """Reads a line from what the user has put in place of sys.stdin. Otherwise there is nothing to read from."""
+    if sys.stdin is streams.stdin:
+        raise EOFError('input() has no terminal to read from; pass data in by `context` instead')
+    return _read_line(prompt)
 
 
 class _Exit:

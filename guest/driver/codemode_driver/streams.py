@@ -6,6 +6,7 @@ import sys
 
 out = None  # the streams over descriptors 1 and 2, whatever sys.stdout and sys.stderr are now
 err = None
+stdin = None
 
 
 def _descriptor(number):
@@ -24,15 +25,16 @@ def _text(number, name):
     return stream
 
 
-def _at_end():
-    return io.TextIOWrapper(io.BytesIO(), encoding='utf-8', errors='surrogateescape')
+def _open_stdin():
+    global stdin
+    stdin = sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BytesIO(), encoding='utf-8', errors='surrogateescape')
 
 
 def install(open_raw=_descriptor):
     """Opens the streams anew. `open_raw(1 or 2)` gives the raw byte stream below each."""
     global out, err, _open_raw
     _open_raw = open_raw
-    sys.stdin = sys.__stdin__ = _at_end()
+    _open_stdin()
     sys.stdout = sys.__stdout__ = out = _text(1, '<stdout>')
     sys.stderr = sys.__stderr__ = err = _text(2, '<stderr>')
 
@@ -64,9 +66,9 @@ def repair():
         current = getattr(sys, name, None)
         if current is not stream and not _usable(current):
             setattr(sys, name, stream)
-    stdin = getattr(sys, 'stdin', None)
-    if stdin is None or getattr(stdin, 'closed', False):
-        sys.stdin = sys.__stdin__ = _at_end()
+    current = getattr(sys, 'stdin', None)
+    if current is None or getattr(current, 'closed', False):
+        _open_stdin()
 
 
 def flush():
