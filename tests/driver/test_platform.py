@@ -10,7 +10,7 @@ from support import DriverTest
 
 MISSING = '''
     _ctypes _curses _dbm _gdbm _multiprocessing _posixshmem _posixsubprocess _ssl _tkinter ctypes curses fcntl grp idlelib
-    ensurepip mmap pwd readline resource ssl syslog termios tkinter turtle tty
+    ensurepip mmap pty pwd pydoc_data readline resource ssl syslog termios tkinter tty turtle turtledemo
 '''.split()
 HASHES = 'md5 sha1 sha224 sha256 sha384 sha512 sha3_224 sha3_256 sha3_384 sha3_512 shake_128 shake_256 blake2b blake2s'.split()
 
@@ -45,7 +45,10 @@ class Platform(DriverTest):
 
     def test_no_sockets(self):
         self.failure('import socket\nsocket.socket()', 'OSError')
-        self.failure('import urllib.request\nurllib.request.urlopen("http://localhost/")', 'URLError')
+        self.failure('socket.create_connection(("localhost", 80))', 'OSError')
+        answer = self.failure('import urllib.request\nurllib.request.urlopen("http://localhost/")', 'URLError')
+        self.assertIn('no network', answer.error)
+        self.failure('import asyncio\nawait asyncio.open_connection("localhost", 80)', 'OSError')
 
     def test_no_processes(self):
         for code, kind in (('import subprocess\nsubprocess.run(["true"])', 'OSError'),

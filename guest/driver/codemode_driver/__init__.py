@@ -5,7 +5,7 @@ The host calls execute() for each cell, reseed() once in every session before it
 warm() once, when the memory image is built from which all sessions start.
 """
 
-from . import loop, streams
+from . import loop, network, streams
 from .session import Session
 from .warmth import reseed, warm_up
 
@@ -55,5 +55,6 @@ def warm():
 
 
 loop.install()
+network.install()
 streams.install()
 start()
