@@ -20,14 +20,23 @@ as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
+# apt-get update succeeds when it could reach nothing, so its words decide: one source that answered is enough (the
+# machine may list others that do not), none at all is no network.
+package_lists() { # apt-get and its options
+    local said
+    said=$(as_root "$@" update 2>&1) || { echo "$said" && return 1; }
+    echo "$said"
+    grep -Eq '^(Hit|Get):' <<<"$said"
+}
+
 # Never removes a package of the machine to make room for ours.
 packages_install() {
-    local apt="env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120"
+    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120)
     echo "stage: package lists"
-    as_root $apt update ||
-        { echo "error: apt-get update failed: is the network there, are the package sources right?" && return 1; }
-    echo "stage: $# packages"
-    as_root $apt install --no-install-recommends --no-remove "$@" && return
+    if package_lists "${apt[@]}"; then
+        echo "stage: $# packages"
+        as_root "${apt[@]}" install --no-install-recommends --no-remove "$@" && return
+    fi
     echo "error: these packages could not be installed: $*"
     echo "Check the network and the machine's package sources (Debian 12 or 13, component main), then run this again."
     return 1
