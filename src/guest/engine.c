@@ -27,7 +27,7 @@
 
 static const struct cm_guest_ops *ops;
 static jmp_buf on_trap;
-static volatile sig_atomic_t in_guest, interrupted;
+static volatile sig_atomic_t in_guest, interrupted, stopping;
 static wasm_rt_trap_t trap;
 static uint32_t exit_code;
 
@@ -206,6 +206,7 @@ enum cm_guest_event cm_guest_run(uint32_t *ret_result)
 void cm_guest_resume(uint32_t wait_result)
 {
     cm_state.wait_result = wait_result;
+    stopping = 0;
     if (wait_result == CM_WAIT_INTERRUPT)
         interrupted = 0;
 }
@@ -252,6 +253,17 @@ void cm_guest_interrupt(void)
     cm_guest_nudge();
 }
 
+void cm_guest_stop(void)
+{
+    stopping = 1;
+    cm_guest_nudge();
+}
+
+bool cm_guest_stopping(void)
+{
+    return stopping;
+}
+
 void cm_guest_clear_interrupt(void)
 {
     interrupted = 0;
@@ -283,7 +295,7 @@ bool cm_host_ready(int64_t deadline, uint32_t *ret)
         return true;
     }
     *ret = CM_WAIT_DEADLINE;
-    return deadline == 0;
+    return deadline == 0 && !stopping;
 }
 
 u64 Z_hostZ_clock(u32 id)

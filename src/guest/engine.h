@@ -57,6 +57,9 @@ uint64_t cm_guest_size(void);
 void cm_guest_interrupt(void);
 /* Async-signal-safe: asks the interpreter to come to the scheduler at its next safe point. */
 void cm_guest_nudge(void);
+/* Async-signal-safe: the guest gives its stack up at the next gate even if it need not wait. */
+void cm_guest_stop(void);
+bool cm_guest_stopping(void);
 /* Forgets an interrupt that came too late. */
 void cm_guest_clear_interrupt(void);
 bool cm_guest_interrupted(void);

@@ -23,14 +23,18 @@
 
 enum { TURN_US = 2000, FD = CM_JAIL_CHANNEL };
 
+static struct cm_worker_life life;
 static volatile sig_atomic_t ticking;
 
+/* The timer runs only while somebody needs it. */
 static void tick(bool on)
 {
+    on = on || life.stop_every_us;
     if (ticking == on)
         return;
     ticking = on;
-    const struct itimerval t = {.it_interval = {.tv_usec = on ? TURN_US : 0}, .it_value = {.tv_usec = on ? TURN_US : 0}};
+    long us = !on ? 0 : life.stop_every_us ? life.stop_every_us : TURN_US;
+    const struct itimerval t = {.it_interval = {.tv_usec = us}, .it_value = {.tv_usec = us}};
     setitimer(ITIMER_REAL, &t, NULL);
 }
 
@@ -39,6 +43,8 @@ static void on_signal(int signal)
     int saved = errno;
     if (signal == SIGUSR1)
         cm_guest_interrupt();
+    else if (life.stop_every_us)
+        cm_guest_stop();
     else if (cm_guest_threaded())
         cm_guest_nudge();
     else
@@ -68,7 +74,7 @@ static uint32_t wait_for_guest(void)
         return CM_WAIT_OUTPUT;
     }
     tick(false);
-    while (!cm_guest_interrupted()) {
+    while (!cm_guest_interrupted() && !cm_guest_stopping()) {
         int64_t left = cm_state.deadline < 0 ? INT64_MAX : cm_state.deadline - (int64_t)cm_clock_ns();
         if (left <= 0)
             break;
@@ -81,11 +87,16 @@ static uint32_t wait_for_guest(void)
     return cm_guest_interrupted() ? CM_WAIT_INTERRUPT : CM_WAIT_DEADLINE;
 }
 
-static enum cm_guest_event run(uint32_t *ret)
+/* Until the call that the guest is in has returned. */
+static enum cm_guest_event run(uint64_t id, uint32_t *ret)
 {
     enum cm_guest_event event;
-    while ((event = cm_guest_run(ret)) == CM_GUEST_WAITS)
-        cm_guest_resume(wait_for_guest());
+    while ((event = cm_guest_run(ret)) == CM_GUEST_WAITS) {
+        uint32_t answer = wait_for_guest();
+        if (life.on_wait && answer == CM_WAIT_DEADLINE)
+            life.on_wait(id);
+        cm_guest_resume(answer);
+    }
     return event;
 }
 
@@ -106,7 +117,7 @@ static uint32_t call(enum cm_entry entry, uint32_t arg0, uint32_t arg1, uint64_t
 {
     uint32_t result;
     cm_guest_call(entry, arg0, arg1);
-    if (run(&result) == CM_GUEST_TRAPPED)
+    if (run(id, &result) == CM_GUEST_TRAPPED)
         report_trap(id);
     return result;
 }
@@ -134,6 +145,25 @@ static int send_no_memory(uint64_t id, struct cm_err *err)
     return cm_ipc_write(FD, &m, err);
 }
 
+static int finish(uint64_t id, uint32_t answer, struct cm_err *err)
+{
+    tick(false); /* left-over threads rest until the next execution */
+    int rc = cm_output_flush(err);
+    return rc ? rc : send_result(id, answer, err);
+}
+
+/* An execution in whose middle this process was started. */
+static int go_on(uint64_t id, struct cm_err *err)
+{
+    uint32_t answer;
+    cm_output_begin(FD, id);
+    tick(cm_guest_threaded());
+    cm_guest_resume(CM_WAIT_DEADLINE);
+    if (run(id, &answer) == CM_GUEST_TRAPPED)
+        report_trap(id);
+    return finish(id, answer, err);
+}
+
 static int execute(const struct cm_ipc_header *h, struct cm_err *err)
 {
     cm_output_begin(FD, h->id);
@@ -148,13 +178,10 @@ static int execute(const struct cm_ipc_header *h, struct cm_err *err)
     if (rc)
         return rc;
     tick(cm_guest_threaded());
-    uint32_t answer = call(CM_ENTRY_EXECUTE, request, h->len, h->id);
-    tick(false); /* left-over threads rest until the next execution */
-    rc = cm_output_flush(err);
-    return rc ? rc : send_result(h->id, answer, err);
+    return finish(h->id, call(CM_ENTRY_EXECUTE, request, h->len, h->id), err);
 }
 
-static int install_signals(struct cm_err *err)
+int cm_worker_signals(struct cm_err *err)
 {
     struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK | SA_RESTART};
     struct sigaction ignore = {.sa_handler = SIG_IGN};
@@ -163,28 +190,22 @@ static int install_signals(struct cm_err *err)
     return 0;
 }
 
-static int start(int channel, pid_t gateway, const struct cm_image *image, uint64_t memory_limit, struct cm_err *err)
+static int greet(struct cm_err *err)
 {
-    int rc = install_signals(err);
-    if (!rc)
-        rc = cm_image_map(image, memory_limit, err);
-    if (!rc)
-        rc = cm_jail_worker(channel, gateway, err);
-    if (rc)
-        return rc;
+    struct cm_ipc_msg m;
     cm_output_begin(FD, 0);
     if (call(CM_ENTRY_START, 0, 0, 0))
         return cm_err_set(err, CM_ERR_SANDBOX, "the guest did not start");
-    struct cm_ipc_msg m;
     cm_ipc_msg_begin(&m, CM_MSG_READY, 0);
     return cm_ipc_write(FD, &m, err);
 }
 
-_Noreturn void cm_worker_main(int channel, pid_t gateway, const struct cm_image *image, uint64_t memory_limit)
+_Noreturn void cm_worker_serve(const struct cm_worker_life *how)
 {
     struct cm_err err;
     struct cm_ipc_header h;
-    if (start(channel, gateway, image, memory_limit, &err))
+    life = *how;
+    if (life.thawed ? go_on(life.id, &err) : greet(&err))
         leave(70);
     while (cm_ipc_read_header(FD, CM_IPC_GATEWAY, CM_IPC_WORKER, &h, &err) > 0)
         if (execute(&h, &err))

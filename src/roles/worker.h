@@ -2,6 +2,7 @@
 #ifndef CM_ROLES_WORKER_H
 #define CM_ROLES_WORKER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -10,7 +11,19 @@
 /* What every worker's guest is given: output goes to the gateway, new threads start the timer. */
 extern const struct cm_guest_ops cm_worker_ops;
 
-/* The life of a worker, in the process that the zygote has just forked. Never returns. */
+/* How a worker begins. Production workers begin with nothing; a test puts one into the middle of an execution. */
+struct cm_worker_life {
+    bool thawed;                  /* the guest runs already */
+    uint64_t id;                  /* of the execution that it is in, 0: none */
+    void (*on_wait)(uint64_t id); /* called before each wait of the guest; may be NULL */
+    unsigned stop_every_us;       /* cm_guest_stop() that often; 0: never */
+};
+/* Handlers for the gateway's interrupt and the timer. */
+int cm_worker_signals(struct cm_err *err);
+/* Answers frames on descriptor CM_JAIL_CHANNEL until it closes. */
+_Noreturn void cm_worker_serve(const struct cm_worker_life *life);
+
+/* The life of a worker, in the process that the zygote has just forked: confined.c, or torture.c in tests. */
 _Noreturn void cm_worker_main(int channel, pid_t gateway, const struct cm_image *image, uint64_t memory_limit);
 
 #endif

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A worker for tests: every few milliseconds its session is frozen and goes on in a fresh process.
+ *
+ * The process that the zygote forks only keeps the books: it holds the channel and a memfd with the frozen session,
+ * and starts one process after the other. Each maps the image, thaws what the last one left, runs until the timer
+ * comes, freezes and ends. Whatever the session needs and does not take along shows as a wrong result. There is no
+ * jail: freezing reads /proc. Linked into codemode-torture only, in the place of the real start.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "guest/engine.h"
+#include "guest/freeze.h"
+#include "jail/jail.h"
+#include "roles/worker.h"
+
+enum { EVERY_US = 5000, FROZEN = 77 };
+
+/* Beside the frozen session, in memory that the processes share. */
+struct book {
+    uint64_t id;   /* of the execution that was frozen, 0: none */
+    bool frozen;
+    unsigned freezes;
+};
+
+static struct book *book;
+static const struct cm_image *image;
+static int frozen_fd = -1;
+static volatile pid_t child;
+
+static _Noreturn void die(const struct cm_err *err)
+{
+    dprintf(STDERR_FILENO, "codemode-torture: %s\n", err->text);
+    _exit(1);
+}
+
+/* At every wait of the guest: the moment to leave the process. */
+static void on_wait(uint64_t id)
+{
+    struct cm_err err;
+    if (!cm_guest_stopping())
+        return;
+    book->id = id;
+    if (cm_guest_freeze(frozen_fd, image, &err))
+        die(&err);
+    book->frozen = true;
+    book->freezes++;
+    _exit(FROZEN);
+}
+
+static void forward(int signal)
+{
+    if (child > 0)
+        kill(child, signal);
+}
+
+static _Noreturn void run_one(uint64_t memory_limit)
+{
+    struct cm_err err;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (cm_worker_signals(&err) || cm_image_map(image, memory_limit, &err) || (book->frozen && cm_guest_thaw(frozen_fd, &err)))
+        die(&err);
+    cm_worker_serve(&(struct cm_worker_life){
+        .thawed = book->frozen, .id = book->id, .on_wait = on_wait, .stop_every_us = EVERY_US});
+}
+
+_Noreturn void cm_worker_main(int channel, pid_t gateway, const struct cm_image *i, uint64_t memory_limit)
+{
+    struct sigaction act = {.sa_handler = forward, .sa_flags = SA_RESTART};
+    image = i;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    book = mmap(NULL, sizeof *book, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    frozen_fd = memfd_create("frozen", MFD_CLOEXEC);
+    if (book == MAP_FAILED || frozen_fd < 0 || getppid() != gateway || dup2(channel, CM_JAIL_CHANNEL) < 0)
+        _exit(1);
+    close(channel);
+    sigaction(SIGUSR1, &act, NULL);
+    for (;;) {
+        int status;
+        child = fork();
+        if (child == 0)
+            run_one(memory_limit);
+        while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+            ;
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != FROZEN)
+            _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    }
+}
