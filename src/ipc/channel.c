@@ -22,12 +22,17 @@
 /* A socket buffer's worth of frames and more; a peer that is alive and keeps writing must not hold the loop. */
 #define DRAIN_READS 64
 
+/* From this size on, bytes whose owner hands them over are sent from where they are. */
+#define BORROW_MIN 4096
+
 /* Bytes that the socket has not taken yet. */
 struct chunk {
     struct chunk *next;
+    const uint8_t *data; /* `copy`, or somewhere in `owner` */
     size_t len, off;
-    int fd; /* goes with the first byte, -1 when gone or never there */
-    uint8_t data[];
+    int fd;      /* goes with the first byte, -1 when gone or never there */
+    void *owner; /* freed with the chunk */
+    uint8_t copy[];
 };
 
 struct cm_channel {
@@ -97,7 +102,17 @@ struct cm_channel *cm_channel_open(struct cm_loop *loop, int fd, enum cm_ipc_rol
 static void free_chunk(struct chunk *c)
 {
     cm_fd_close(c->fd);
+    free(c->owner);
     free(c);
+}
+
+static void free_chunks(struct chunk *c)
+{
+    while (c) {
+        struct chunk *next = c->next;
+        free_chunk(c);
+        c = next;
+    }
 }
 
 static void drop_io(struct cm_channel *ch)
@@ -106,11 +121,8 @@ static void drop_io(struct cm_channel *ch)
     ch->fd = cm_fd_close(ch->fd);
     while (ch->fds_waiting > 0)
         cm_fd_close(ch->fds[--ch->fds_waiting]);
-    while (ch->out) {
-        struct chunk *c = ch->out;
-        ch->out = c->next;
-        free_chunk(c);
-    }
+    free_chunks(ch->out);
+    ch->out = NULL;
     ch->out_tail = &ch->out;
     ch->out_len = 0;
     cm_buf_done(&ch->in);
@@ -350,7 +362,7 @@ static void flush(struct cm_channel *ch)
 {
     while (ch->out) {
         struct chunk *c = ch->out;
-        struct iovec iov = {c->data + c->off, c->len - c->off};
+        struct iovec iov = {(void *)(c->data + c->off), c->len - c->off};
         ssize_t n = send_some(ch, &iov, 1, c->fd);
         if (n == -EAGAIN)
             return;
@@ -367,32 +379,51 @@ static void flush(struct cm_channel *ch)
     cm_watch_set(ch->watch, CM_EV_READ);
 }
 
-/* Queues the message without the `skip` bytes that have gone out already. */
-static int enqueue(struct cm_channel *ch, const struct cm_ipc_msg *m, size_t skip, int *fd, struct cm_err *err)
+static struct chunk *new_chunk(const struct iovec *iov, size_t off, bool borrow)
 {
-    size_t total = cm_ipc_msg_size(m), at = 0;
-    struct chunk *c = malloc(sizeof *c + total);
+    struct chunk *c = malloc(sizeof *c + (borrow ? 0 : iov->iov_len));
 
     if (!c)
-        return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a frame of %zu bytes", total);
+        return NULL;
+    *c = (struct chunk){.len = iov->iov_len, .off = off, .fd = -1};
+    c->data = borrow ? iov->iov_base : memcpy(c->copy, iov->iov_base, iov->iov_len);
+    return c;
+}
+
+/* Queues the message without the `skip` bytes that have gone out already. Takes the owner in any case. */
+static int enqueue(struct cm_channel *ch, const struct cm_ipc_msg *m, size_t skip, int *fd, void *owner,
+                   struct cm_err *err)
+{
+    struct chunk *first = NULL, *last = NULL;
+
     for (int i = 0; i < m->iovcnt; i++) {
-        memcpy(c->data + at, m->iov[i].iov_base, m->iov[i].iov_len);
-        at += m->iov[i].iov_len;
+        const struct iovec *iov = &m->iov[i];
+        size_t off = skip < iov->iov_len ? skip : iov->iov_len;
+        skip -= off;
+        if (off == iov->iov_len)
+            continue;
+        struct chunk *c = new_chunk(iov, off, owner && iov->iov_len >= BORROW_MIN);
+        if (!c) {
+            free_chunks(first);
+            free(owner);
+            return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a frame of %zu bytes", cm_ipc_msg_size(m));
+        }
+        *(last ? &last->next : &first) = c;
+        last = c;
+        ch->out_len += c->len - c->off; /* an error ends the channel: see send_msg() */
     }
-    assert(at == total);
-    c->next = NULL;
-    c->len = total;
-    c->off = skip;
-    c->fd = cm_steal_fd(fd);
-    *ch->out_tail = c;
-    ch->out_tail = &c->next;
-    ch->out_len += total - skip;
+    assert(last);
+    first->fd = cm_steal_fd(fd);
+    last->owner = owner;
+    *ch->out_tail = first;
+    ch->out_tail = &last->next;
     cm_watch_set(ch->watch, CM_EV_READ | CM_EV_WRITE);
     return 0;
 }
 
-int cm_channel_send(struct cm_channel *ch, struct cm_ipc_msg *m, int fd, struct cm_err *err)
+static int send_msg(struct cm_channel *ch, struct cm_ipc_msg *m, int fd, void *owned, struct cm_err *err)
 {
+    cm_autofree void *owner = owned;
     cm_autofd int passed = fd;
     ssize_t n = 0;
 
@@ -410,8 +441,18 @@ int cm_channel_send(struct cm_channel *ch, struct cm_ipc_msg *m, int fd, struct 
         if (n > 0)
             passed = cm_fd_close(passed);
     }
-    r = enqueue(ch, m, n > 0 ? (size_t)n : 0, &passed, err);
-    if (r < 0 && n > 0) /* half a frame is out: nothing can follow it */
+    r = enqueue(ch, m, n > 0 ? (size_t)n : 0, &passed, cm_steal(owner), err);
+    if (r < 0) /* half a frame may be out: nothing can follow it */
         shutdown(ch->fd, SHUT_RDWR);
     return r;
+}
+
+int cm_channel_send(struct cm_channel *ch, struct cm_ipc_msg *m, int fd, struct cm_err *err)
+{
+    return send_msg(ch, m, fd, NULL, err);
+}
+
+int cm_channel_send_owned(struct cm_channel *ch, struct cm_ipc_msg *m, void *owner, struct cm_err *err)
+{
+    return send_msg(ch, m, -1, owner, err);
 }

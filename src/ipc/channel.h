@@ -29,8 +29,10 @@ struct cm_channel *cm_channel_open(struct cm_loop *loop, int fd, enum cm_ipc_rol
 struct cm_channel *cm_channel_close(struct cm_channel *ch);
 /* Sends a message whose fields need not live longer than the call. `fd` travels along, -1 for none; it is taken in
  * any case. A peer that is gone is no error here: `closed` tells. 0, CM_ERR_TOO_LARGE when the queue is full,
- * or CM_ERR_NO_MEMORY. */
+ * or CM_ERR_NO_MEMORY, which ends the channel. */
 int cm_channel_send(struct cm_channel *ch, struct cm_ipc_msg *m, int fd, struct cm_err *err);
+/* The same for large fields that lie in `owner`, which is from malloc and taken in any case: they are not copied. */
+int cm_channel_send_owned(struct cm_channel *ch, struct cm_ipc_msg *m, void *owner, struct cm_err *err);
 /* Reads what a dead peer has left, so that its last words come before the news of its death. */
 void cm_channel_drain(struct cm_channel *ch);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "base/cleanup.h"
 #include "base/random.h"
 #include "base/utf8.h"
 #include "obs/log.h"
@@ -94,13 +95,9 @@ int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err)
     cm_ipc_put_uint(&msg, CM_FIELD_MODE, (uint64_t)e->mode);
     cm_ipc_put_uint(&msg, CM_FIELD_LOCALS_MAX, e->m->config.locals_max);
     cm_ipc_put_uint(&msg, CM_FIELD_RESULT_MAX, e->m->config.result_max);
-    int r = cm_channel_send(ch, &msg, -1, err);
-    if (r < 0)
-        return r;
-    free(e->code); /* the worker has it; a large context need not be kept twice */
-    e->code = e->context = NULL;
     e->start_ns = cm_clock_ns();
-    return 0;
+    e->context = NULL;
+    return cm_channel_send_owned(ch, &msg, cm_steal(e->code), err);
 }
 
 /* answering with a result */

@@ -53,7 +53,7 @@ struct cm_exec {
     char id[CM_EXEC_ID_MAX], session_id[CM_SESSION_ID_MAX];
     char correlation_id[CM_CORRELATION_MAX];
     uint64_t seq; /* id of its frames */
-    char *code, *context; /* one allocation, at `code`; freed when sent */
+    char *code, *context; /* one allocation, at `code`; the channel's when sent */
     size_t code_len, context_len;
     enum cm_exec_mode mode;
     double timeout_s;
@@ -137,7 +137,7 @@ void cm_creation_answer(struct cm_creation *c, const char *id, const struct cm_e
 enum cm_worker_state { CM_WORKER_SPAWNING, CM_WORKER_SPARE, CM_WORKER_OWNED, CM_WORKER_DYING };
 
 struct cm_worker {
-    struct cm_worker *prev, *next; /* of all workers */
+    struct cm_worker *prev, *next; /* of all workers: those that ever had a session first, the youngest last */
     struct cm_sessions *m;
     enum cm_worker_state state;
     struct cm_session *session; /* while OWNED */

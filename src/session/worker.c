@@ -79,6 +79,25 @@ void cm_worker_kill(struct cm_worker *w, enum cm_label_death cause)
     cm_worker_discard(w);
 }
 
+static void own(struct cm_worker *w, struct cm_session *s)
+{
+    DL_DELETE(w->m->workers, w);
+    DL_PREPEND(w->m->workers, w);
+    set_state(w, CM_WORKER_OWNED);
+    w->session = s;
+}
+
+/* For walking from the youngest to the last that never had a session: few, however many sessions there are. */
+static struct cm_worker *youngest(const struct cm_sessions *m)
+{
+    return m->workers ? m->workers->prev : NULL;
+}
+
+static struct cm_worker *next_older(const struct cm_worker *w)
+{
+    return w == w->m->workers || w->prev->state == CM_WORKER_OWNED ? NULL : w->prev;
+}
+
 static struct cm_worker *free_worker(struct cm_worker *w)
 {
     set_state(w, CM_WORKER_DYING);
@@ -186,8 +205,7 @@ static void become_available(struct cm_worker *w)
     set_state(w, CM_WORKER_SPARE);
     if (m->waiting) {
         struct cm_session *s = m->waiting;
-        set_state(w, CM_WORKER_OWNED);
-        w->session = s;
+        own(w, s);
         cm_session_event(s, CM_SE_WORKER, &(struct cm_session_input){.worker = w});
     }
     cm_workers_want(m);
@@ -257,10 +275,11 @@ static int spawn(struct cm_sessions *m, struct cm_err *err)
 /* SPAWNING as a rule; DYING when its first words were wrong. */
 static struct cm_worker *find_unnamed(struct cm_sessions *m, uint64_t spawn_id)
 {
-    struct cm_worker *w;
+    struct cm_worker *w = youngest(m);
 
-    DL_SEARCH_SCALAR(m->workers, w, spawn_id, spawn_id);
-    return w && w->pidfd < 0 ? w : NULL;
+    while (w && !(w->spawn_id == spawn_id && w->pidfd < 0))
+        w = next_older(w);
+    return w;
 }
 
 void cm_worker_spawned(struct cm_sessions *m, uint64_t spawn_id, int pid, int pidfd)
@@ -317,14 +336,12 @@ void cm_workers_lost_with_zygote(struct cm_sessions *m)
 
 struct cm_worker *cm_worker_take_spare(struct cm_sessions *m, struct cm_session *s)
 {
-    struct cm_worker *w = NULL;
+    struct cm_worker *w = m->spares > 0 ? youngest(m) : NULL;
 
-    if (m->spares > 0)
-        DL_SEARCH_SCALAR(m->workers, w, state, CM_WORKER_SPARE);
-    if (w) {
-        set_state(w, CM_WORKER_OWNED);
-        w->session = s;
-    }
+    while (w && w->state != CM_WORKER_SPARE)
+        w = next_older(w);
+    if (w)
+        own(w, s);
     return w;
 }
 
@@ -352,9 +369,8 @@ void cm_workers_want(struct cm_sessions *m)
 void cm_workers_check(struct cm_sessions *m)
 {
     uint64_t now = cm_clock_ns();
-    struct cm_worker *w, *next;
 
-    DL_FOREACH_SAFE (m->workers, w, next) {
+    for (struct cm_worker *w = youngest(m); w; w = next_older(w)) {
         if (w->state != CM_WORKER_SPAWNING || now - w->asked_ns < CM_SPAWN_DEADLINE_MS * CM_NS_PER_MS)
             continue;
         if (w->pidfd >= 0) {

@@ -363,20 +363,21 @@ static void channel_without_its_descriptor(void **state)
 }
 
 /* A slow reader: the socket fills, the queue takes the rest up to its maximum, and all of it arrives in order. */
-static void channel_queues_what_the_socket_refuses(void **state)
+static void queue_what_the_socket_refuses(bool owned)
 {
     static char code[300000];
     struct cm_ipc_msg m;
     struct cm_ipc_header head;
     struct peer p;
     int sent = 0, r;
-    (void)state;
 
     open_peer(CM_IPC_WORKER, &p);
     do {
+        char *own = owned ? calloc(1, sizeof code) : NULL;
         cm_ipc_msg_begin(&m, CM_MSG_EXECUTE, (uint64_t)sent);
-        cm_ipc_put_bytes(&m, CM_FIELD_CODE, code, sizeof code);
-        r = cm_channel_send(p.ch, &m, -1, NULL);
+        cm_ipc_put_bytes(&m, CM_FIELD_CODE, owned ? own : code, sizeof code);
+        cm_ipc_put_uint(&m, CM_FIELD_MODE, 1);
+        r = owned ? cm_channel_send_owned(p.ch, &m, own, NULL) : cm_channel_send(p.ch, &m, -1, NULL);
         sent += r == 0;
     } while (r == 0);
     assert_int_equal(r, CM_ERR_TOO_LARGE);
@@ -384,9 +385,11 @@ static void channel_queues_what_the_socket_refuses(void **state)
     int child = fork();
     if (child == 0) {
         static char to[400000];
+        struct cm_ipc_fields f;
         for (int i = 0; i < sent; i++) {
             if (cm_ipc_read_header(p.fd, CM_IPC_GATEWAY, CM_IPC_WORKER, &head, NULL) != 1 || head.id != (uint64_t)i ||
-                cm_ipc_read_payload(p.fd, to, head.len, NULL) < 0)
+                cm_ipc_read_payload(p.fd, to, head.len, NULL) < 0 || cm_ipc_fields_get(to, head.len, &f, NULL) < 0 ||
+                cm_ipc_get_uint(&f, CM_FIELD_MODE, 0) != 1)
                 _exit(1);
         }
         cm_ipc_msg_begin(&m, CM_MSG_RESULT, 42);
@@ -394,6 +397,18 @@ static void channel_queues_what_the_socket_refuses(void **state)
     }
     run_and_free(&p);
     assert_int_equal(p.last_id, 42);
+}
+
+static void channel_queues_copies(void **state)
+{
+    (void)state;
+    queue_what_the_socket_refuses(false);
+}
+
+static void channel_queues_what_it_was_given(void **state)
+{
+    (void)state;
+    queue_what_the_socket_refuses(true);
 }
 
 int main(void)
@@ -411,7 +426,8 @@ int main(void)
         cmocka_unit_test(channel_may_close_itself),
         cmocka_unit_test(channel_passes_descriptors),
         cmocka_unit_test(channel_without_its_descriptor),
-        cmocka_unit_test(channel_queues_what_the_socket_refuses),
+        cmocka_unit_test(channel_queues_copies),
+        cmocka_unit_test(channel_queues_what_it_was_given),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

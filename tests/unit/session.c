@@ -253,6 +253,22 @@ static void create_execute_delete(void **state)
     close_world(w);
 }
 
+static void large_code_arrives(void **state)
+{
+    struct world *w = open_world(standard);
+    size_t len = 5 << 20;
+    cm_autofree char *code = malloc(len + 1);
+    (void)state;
+
+    memset(code, ' ', len);
+    memcpy(code, "count", 5);
+    code[len] = '\0';
+    const char *id = create(w);
+    assert_string_equal(execute(w, id, code, 0)->result, "1");
+    assert_string_equal(execute(w, id, "count", 0)->result, "2");
+    close_world(w);
+}
+
 static void oneshot(void **state)
 {
     struct world *w = open_world(standard);
@@ -650,6 +666,46 @@ static void free_answers_what_is_open(void **state)
 
 /* parts */
 
+enum state {
+#define CM_SESSION_STATE(name, text) S_##name,
+#include "session-states.def"
+#undef CM_SESSION_STATE
+    S_COUNT
+};
+
+enum event {
+#define CM_SESSION_EVENT(name) E_##name,
+#include "session-states.def"
+#undef CM_SESSION_EVENT
+    E_COUNT
+};
+
+/* What the manager relies on: it may end and queue whenever a session lives, a worker may die whenever there is one,
+ * and each pair has one meaning. */
+static void state_table_is_whole(void **state)
+{
+    unsigned rows[S_COUNT][E_COUNT] = {0};
+    (void)state;
+
+#define CM_TRANSITION(state, event, action, next)                                                                      \
+    rows[S_##state][E_##event]++;                                                                                      \
+    assert_true(E_##event != E_END || S_##next == S_ENDED);
+#include "session-states.def"
+#undef CM_TRANSITION
+    for (int s = 0; s < S_COUNT; s++) {
+        bool lives = s != S_ENDED, runs = s == S_RUNNING || s == S_INTERRUPTING;
+        for (int e = 0; e < E_COUNT; e++)
+            assert_in_range(rows[s][e], 0, lives);
+        assert_int_equal(rows[s][E_END], lives);
+        assert_int_equal(rows[s][E_QUEUED], lives);
+        assert_int_equal(rows[s][E_TIMER], lives);
+        assert_int_equal(rows[s][E_DEATH], lives && s != S_STARTING);
+        assert_int_equal(rows[s][E_OUTPUT], runs);
+        assert_int_equal(rows[s][E_RESULT], runs);
+        assert_int_equal(rows[s][E_ABANDON], runs);
+    }
+}
+
 static void keep_head_and_tail(void **state)
 {
     (void)state;
@@ -733,6 +789,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(create_execute_delete),
+        cmocka_unit_test(large_code_arrives),
         cmocka_unit_test(oneshot),
         cmocka_unit_test(queue_keeps_its_order_and_limit),
         cmocka_unit_test(sessions_run_side_by_side),
@@ -753,6 +810,7 @@ int main(void)
         cmocka_unit_test(drain_finishes_and_refuses),
         cmocka_unit_test(drain_has_a_deadline),
         cmocka_unit_test(free_answers_what_is_open),
+        cmocka_unit_test(state_table_is_whole),
         cmocka_unit_test(keep_head_and_tail),
         cmocka_unit_test(keep_splits_no_character),
         cmocka_unit_test(locals_are_one_json_object),
