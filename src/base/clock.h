@@ -4,8 +4,8 @@
 
 #include <stdint.h>
 
-#define CM_NS_PER_S  1000000000ull
-#define CM_NS_PER_MS 1000000ull
+#define CM_NS_PER_S          1000000000ull
+#define CM_NS_PER_MS         1000000ull
 #define CM_CLOCK_ISO8601_MAX 32
 
 /* Monotonic nanoseconds; only differences mean something. */

@@ -55,6 +55,7 @@ static void ring_init(struct cm_task *head)
 
 static void ring_remove(struct cm_task *task)
 {
+    assert(task->prev && task->next);
     task->prev->next = task->next;
     task->next->prev = task->prev;
     task->prev = task->next = NULL;

@@ -67,8 +67,7 @@ int cm_ipc_header_get(const uint8_t bytes[static CM_IPC_HEADER_SIZE], enum cm_ip
     if (info->sender != sender || info->receiver != receiver)
         return cm_err_set(err, CM_ERR_PROTOCOL, "%s frame from a peer that may not send it", info->name);
     if (len > info->max_payload)
-        return cm_err_set(err, CM_ERR_PROTOCOL, "%s frame of %u bytes, maximum %u", info->name, len,
-                          info->max_payload);
+        return cm_err_set(err, CM_ERR_PROTOCOL, "%s frame of %u bytes, maximum %u", info->name, len, info->max_payload);
     *ret = (struct cm_ipc_header){.len = len, .type = type, .id = le64toh(id)};
     return 0;
 }

@@ -60,8 +60,7 @@ int cm_ipc_recv_header_fd(int fd, enum cm_ipc_role sender, enum cm_ipc_role rece
         char space[CMSG_SPACE(sizeof(int))]; /* the kernel closes what does not fit */
     } control;
     struct iovec iov = {bytes, sizeof bytes};
-    struct msghdr msg = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     cm_autofd int got_fd = -1;
     ssize_t n;
 
@@ -103,7 +102,7 @@ static void advance(struct iovec **iov, int *count, size_t n)
         (*iov)++;
         (*count)--;
     }
-    if (n > 0) {
+    if (n > 0 && *count > 0) {
         (*iov)->iov_base = (char *)(*iov)->iov_base + n;
         (*iov)->iov_len -= n;
     }
@@ -140,13 +139,11 @@ int cm_ipc_write_fd(int fd, struct cm_ipc_msg *m, int passed, struct cm_err *err
     int r = cm_ipc_msg_finish(m, err);
     if (r < 0)
         return r;
-    control.head = (struct cmsghdr){
-        .cmsg_len = CMSG_LEN(sizeof passed), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    control.head =
+        (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof passed), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
     memcpy(CMSG_DATA(&control.head), &passed, sizeof passed);
-    struct msghdr msg = {.msg_iov = m->iov,
-                         .msg_iovlen = (size_t)m->iovcnt,
-                         .msg_control = &control,
-                         .msg_controllen = sizeof control};
+    struct msghdr msg = {
+        .msg_iov = m->iov, .msg_iovlen = (size_t)m->iovcnt, .msg_control = &control, .msg_controllen = sizeof control};
     do
         n = sendmsg(fd, &msg, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);

@@ -104,8 +104,9 @@ static void put_quoted(struct line *l, const char *text)
     l->end -= 4; /* ..." */
     for (; left > 0; text += n, left -= n) {
         n = whole_char(text, left);
-        bool fits = n > 1 ? put(l, text, n) : n == 1 ? put(l, esc, escape(esc, (unsigned char)*text))
-                                                     : put(l, "\\ufffd", 6);
+        bool fits = n > 1    ? put(l, text, n)
+                    : n == 1 ? put(l, esc, escape(esc, (unsigned char)*text))
+                             : put(l, "\\ufffd", 6);
         if (!fits)
             break;
         n = n ? n : 1;

@@ -218,7 +218,10 @@ void cm_exec_answer(struct cm_exec *e, const struct cm_ipc_fields *f)
     fill_texts(e, f, &sp, &res);
     if (e->timed_out)
         say_timeout(e, &res, timeout_text, sizeof timeout_text);
-    count(e, e->timed_out ? CM_L_OUTCOME_TIMEOUT : res.success ? CM_L_OUTCOME_OK : CM_L_OUTCOME_ERROR,
+    count(e,
+          e->timed_out  ? CM_L_OUTCOME_TIMEOUT
+          : res.success ? CM_L_OUTCOME_OK
+                        : CM_L_OUTCOME_ERROR,
           (double)res.duration_ns / 1e9);
     e->ops.done(e->arg, &res, NULL);
     free_spaces(&sp);

@@ -111,10 +111,10 @@ struct cm_session {
 
 /* What comes with an event. */
 struct cm_session_input {
-    struct cm_worker *worker;           /* WORKER */
+    struct cm_worker *worker; /* WORKER */
     const struct cm_ipc_fields *fields; /* OUTPUT, RESULT */
-    const struct cm_err *err;           /* FAILED, DEATH */
-    enum cm_label_end reason;           /* END */
+    const struct cm_err *err; /* FAILED, DEATH */
+    enum cm_label_end reason; /* END */
 };
 
 /* A session in the table, IDLE when a spare worker was at hand, else STARTING. `creation`, which may be NULL, is
@@ -204,8 +204,8 @@ struct cm_sessions {
     struct cm_metrics *metrics;
     struct cm_zygote zygote;
     struct cm_session *sessions; /* by id, in the order of creation */
-    struct cm_session *waiting;  /* for a worker, first come first served */
-    struct cm_tomb *tombs;       /* by id, oldest first */
+    struct cm_session *waiting; /* for a worker, first come first served */
+    struct cm_tomb *tombs; /* by id, oldest first */
     struct cm_worker *workers;
     struct cm_exec *answering;
     struct cm_creation *creations;

@@ -154,10 +154,12 @@ static bool value(struct scan *s)
 
 bool cm_locals_valid(const char *text, size_t len)
 {
-    struct scan s = {.p = text, .end = text + len};
+    struct scan s = {0};
 
     if (!text || !cm_utf8_valid(text, len))
         return false;
+    s.p = text;
+    s.end = text + len;
     skip_space(&s);
     if (s.p == s.end || *s.p != '{' || !value(&s))
         return false;

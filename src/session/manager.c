@@ -43,7 +43,8 @@ static void drop_tombs(struct cm_sessions *m, uint64_t died_before_ns)
 {
     struct cm_tomb *t, *next;
 
-    HASH_ITER (hh, m->tombs, t, next) {
+    HASH_ITER(hh, m->tombs, t, next)
+    {
         if (t->died_ns >= died_before_ns)
             return; /* they stand in the order of their death */
         HASH_DEL(m->tombs, t);
@@ -278,8 +279,7 @@ static struct cm_session *find(struct cm_sessions *m, const char *id, struct cm_
 }
 
 int cm_sessions_create(struct cm_sessions *m, const char *correlation_id,
-                       void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg,
-                       struct cm_err *err)
+                       void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg, struct cm_err *err)
 {
     struct cm_err own = {0};
     struct cm_creation *c;
@@ -383,7 +383,8 @@ void cm_sessions_each(struct cm_sessions *m, void (*each)(void *arg, const struc
     struct cm_session_info info;
     struct cm_session *s, *next;
 
-    HASH_ITER (hh, m->sessions, s, next) {
+    HASH_ITER(hh, m->sessions, s, next)
+    {
         if (s->oneshot)
             continue; /* it has no name that anyone could use */
         describe(s, &info);

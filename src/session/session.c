@@ -150,8 +150,7 @@ static void attach(struct cm_session *s, const struct cm_session_input *in)
     stop_waiting(s);
     s->worker = in->worker;
     s->used_ns = cm_clock_ns();
-    cm_log(CM_LOG_DEBUG, "session_started", CM_LOG_STR("session", s->id),
-           CM_LOG_INT("pid", s->worker->pid));
+    cm_log(CM_LOG_DEBUG, "session_started", CM_LOG_STR("session", s->id), CM_LOG_INT("pid", s->worker->pid));
     if (s->creation) {
         cm_creation_answer(s->creation, s->id, NULL);
         s->creation = NULL;
@@ -304,8 +303,7 @@ int cm_session_frame(struct cm_session *s, const struct cm_ipc_header *head, con
     return 0;
 }
 
-struct cm_session *cm_session_new(struct cm_sessions *m, bool oneshot, struct cm_creation *creation,
-                                  struct cm_err *err)
+struct cm_session *cm_session_new(struct cm_sessions *m, bool oneshot, struct cm_creation *creation, struct cm_err *err)
 {
     struct cm_session *s = calloc(1, sizeof *s);
 

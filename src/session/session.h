@@ -95,7 +95,8 @@ bool cm_sessions_ready(const struct cm_sessions *m);
 
 /* `done` gets the new id, or NULL and the reason. */
 int cm_sessions_create(struct cm_sessions *m, const char *correlation_id,
-                       void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg, struct cm_err *err);
+                       void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg,
+                       struct cm_err *err);
 /* Queues an execution. With id NULL it runs in a fresh session that ends with it. *ret_exec, where wanted,
  * stays valid until ops->done. */
 int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_exec_request *req,

@@ -23,9 +23,9 @@
 #include "obs/log.h"
 
 /* A frame of EXECUTE's maximum and a few small ones. */
-#define OUT_MAX          (CM_IPC_EXECUTE_MAX + 65536u)
-#define SPAWN_PAUSE_NS   (500 * CM_NS_PER_MS)
-#define END_DEADLINE_MS  2000
+#define OUT_MAX         (CM_IPC_EXECUTE_MAX + 65536u)
+#define SPAWN_PAUSE_NS  (500 * CM_NS_PER_MS)
+#define END_DEADLINE_MS 2000
 
 void cm_printable(char *to, size_t size, const char *text, size_t len)
 {
@@ -325,7 +325,8 @@ void cm_workers_lost_with_zygote(struct cm_sessions *m)
 {
     struct cm_worker *w, *next;
 
-    DL_FOREACH_SAFE (m->workers, w, next) {
+    DL_FOREACH_SAFE(m->workers, w, next)
+    {
         if (w->pidfd >= 0)
             continue;
         cm_strays_expect(m); /* if it was born, the end of its channel ends it, and it is reaped without a name */
@@ -389,12 +390,14 @@ void cm_workers_end(struct cm_sessions *m)
     struct cm_worker *w, *next;
     siginfo_t si;
 
-    DL_FOREACH (m->workers, w) {
+    DL_FOREACH(m->workers, w)
+    {
         cm_worker_discard(w);
         if (w->pidfd < 0)
             cm_strays_expect(m);
     }
-    DL_FOREACH_SAFE (m->workers, w, next) {
+    DL_FOREACH_SAFE(m->workers, w, next)
+    {
         uint64_t now = cm_clock_ns();
         struct pollfd p = {.fd = w->pidfd, .events = POLLIN};
         if (w->pidfd >= 0 && poll(&p, 1, now < until ? (int)((until - now) / CM_NS_PER_MS) : 0) == 1)

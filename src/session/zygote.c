@@ -72,6 +72,8 @@ static void on_frame(void *arg, const struct cm_ipc_header *head, const struct c
         cm_worker_spawn_failed(m, head->id, why);
         break;
     }
+    default: /* the channel lets no other type of a zygote's through */
+        break;
     }
 }
 

@@ -183,7 +183,10 @@ static void do_flood(struct call *c)
 
 static void do_badutf(struct call *c)
 {
-    output(c, 1, "a\xff\xfe" "b", 4);
+    output(c, 1,
+           "a\xff\xfe"
+           "b",
+           4);
     succeed(c, "\xc3");
 }
 
@@ -229,11 +232,11 @@ static const struct {
     const char *word;
     void (*act)(struct call *c);
 } acts[] = {
-    {"echo", do_echo},         {"stderr", do_stderr},     {"count", do_count},         {"context", do_context},
-    {"error", do_error},       {"sleep", do_sleep},       {"hang", do_hang},           {"exit", do_exit},
-    {"signal", do_signal},     {"trap", do_trap},         {"garbage", do_garbage},     {"flood", do_flood},
-    {"badutf", do_badutf},     {"badlocals", do_badlocals}, {"wrongid", do_wrongid},   {"twice", do_twice},
-    {"forge", do_forge},       {"hangup", do_hangup},     {"lastwords", do_lastwords},
+    {"echo", do_echo},     {"stderr", do_stderr},       {"count", do_count},         {"context", do_context},
+    {"error", do_error},   {"sleep", do_sleep},         {"hang", do_hang},           {"exit", do_exit},
+    {"signal", do_signal}, {"trap", do_trap},           {"garbage", do_garbage},     {"flood", do_flood},
+    {"badutf", do_badutf}, {"badlocals", do_badlocals}, {"wrongid", do_wrongid},     {"twice", do_twice},
+    {"forge", do_forge},   {"hangup", do_hangup},       {"lastwords", do_lastwords},
 };
 
 static void act(struct call *c, const char *code)

@@ -93,7 +93,10 @@ static void utf8_replaces_bad_bytes(void **state)
         {"plain", "plain"},
         {"gr\xc3\xbc\xc3\x9f", "gr\xc3\xbc\xc3\x9f"},
         {"\xf0\x9f\x90\x8d", "\xf0\x9f\x90\x8d"},
-        {"a\xff" "b", "a\xef\xbf\xbd" "b"},
+        {"a\xff"
+         "b",
+         "a\xef\xbf\xbd"
+         "b"},
         {"\xc0\xaf", "\xef\xbf\xbd\xef\xbf\xbd"},
         {"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
         {"cut \xe2\x82", "cut \xef\xbf\xbd\xef\xbf\xbd"},
@@ -118,7 +121,10 @@ static void utf8_finds_cut_characters(void **state)
     assert_int_equal(cm_utf8_cut_end("ab\xe2\x82\xac", 5), 0);
     assert_int_equal(cm_utf8_cut_end("\xf0", 1), 1);
     assert_int_equal(cm_utf8_cut_end("", 0), 0);
-    assert_int_equal(cm_utf8_cut_start("\x82\xac" "x", 3), 2);
+    assert_int_equal(cm_utf8_cut_start("\x82\xac"
+                                       "x",
+                                       3),
+                     2);
     assert_int_equal(cm_utf8_cut_start("x", 1), 0);
 }
 
@@ -141,9 +147,9 @@ static void clock_and_random(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(err_table_and_words),       cmocka_unit_test(err_wrap_cuts_what_does_not_fit),
-        cmocka_unit_test(buf_keeps_its_maximum),     cmocka_unit_test(buf_reserve_and_commit),
-        cmocka_unit_test(utf8_replaces_bad_bytes),   cmocka_unit_test(utf8_finds_cut_characters),
+        cmocka_unit_test(err_table_and_words),     cmocka_unit_test(err_wrap_cuts_what_does_not_fit),
+        cmocka_unit_test(buf_keeps_its_maximum),   cmocka_unit_test(buf_reserve_and_commit),
+        cmocka_unit_test(utf8_replaces_bad_bytes), cmocka_unit_test(utf8_finds_cut_characters),
         cmocka_unit_test(clock_and_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -95,14 +95,23 @@ static void hostile_fields(void **state)
         size_t len;
     } bad[] = {
         {"\x0b", 1},                                               /* half a head */
-        {"\x0b\x05\x00\x00\x00" "abcd", 9},                        /* longer than what is there */
-        {"\x0b\xff\xff\xff\xff" "abcd", 9},
+        {"\x0b\x05\x00\x00\x00"
+         "abcd",
+         9},                        /* longer than what is there */
+        {"\x0b\xff\xff\xff\xff"
+         "abcd",
+         9},
         {"\xee\x00\x00\x00\x00", 5},                               /* unknown */
         {"\x00\x00\x00\x00\x00", 5},
         {"\x0c\x02\x00\x00\x00\x01\x01", 7},                       /* a number of a wrong width */
-        {"\x0b\x01\x00\x00\x00" "a\x0b\x01\x00\x00\x00" "b", 12},  /* twice */
+        {"\x0b\x01\x00\x00\x00"
+         "a\x0b\x01\x00\x00\x00"
+         "b",
+         12},  /* twice */
         {"\x0b\x00\x00\x00\x00\x0b\x00\x00\x00\x00", 10},          /* twice, empty */
-        {"\x0b\x01\x00\x00\x00" "ab", 7},                          /* a rest */
+        {"\x0b\x01\x00\x00\x00"
+         "ab",
+         7},                          /* a rest */
     };
     struct cm_ipc_fields f;
     (void)state;

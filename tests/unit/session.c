@@ -17,8 +17,6 @@
 #include "base/clock.h"
 #include "ev/loop.h"
 #include "obs/metrics.h"
-#include "session/keep.h"
-#include "session/locals.h"
 #include "session/session.h"
 
 /* A test's world: the loop runs until what is awaited has happened, or ten seconds are over. */
@@ -37,14 +35,12 @@ struct world {
 struct answer {
     struct world *w;
     struct cm_exec *exec;
-    bool done;
-    int code; /* of the error, 0 with a result */
-    char err[CM_ERR_TEXT_MAX];
     struct cm_exec_result res; /* numbers only; the texts are below */
-    char out[4096], error[200], error_type[40], result[100], locals[200];
     size_t streamed;
-    bool abandon_on_output, delete_on_done;
+    int code; /* of the error, 0 with a result */
     unsigned order;
+    char err[CM_ERR_TEXT_MAX], out[4096], error[200], error_type[40], result[100], locals[200];
+    bool done, abandon_on_output, delete_on_done;
 };
 
 static unsigned order;
@@ -89,17 +85,19 @@ static void run_for(struct world *w, unsigned ms)
 }
 
 static const struct cm_sessions_config standard = {
-    .image_path = "plain", .max_sessions = 3, .session_ttl_s = 0, .queue_max = 2, .spare_workers = 1,
-    .memory_limit = 1 << 20, .timeout_default_s = 8, .timeout_max_s = 9, .grace_s = 0.3, .output_max = 1000,
-    .result_max = 1000, .locals_max = 1000,
+    .image_path = "plain",
+    .max_sessions = 3,
+    .session_ttl_s = 0,
+    .queue_max = 2,
+    .spare_workers = 1,
+    .memory_limit = 1 << 20,
+    .timeout_default_s = 8,
+    .timeout_max_s = 9,
+    .grace_s = 0.3,
+    .output_max = 1000,
+    .result_max = 1000,
+    .locals_max = 1000,
 };
-
-static bool zygote_is_up(struct world *w)
-{
-    for (int i = 0; i < 200 && !cm_sessions_ready(w->m); i++)
-        run_for(w, 10);
-    return cm_sessions_ready(w->m);
-}
 
 static struct world *open_world(struct cm_sessions_config c)
 {
@@ -197,8 +195,11 @@ static void on_done(void *arg, const struct cm_exec_result *res, const struct cm
 static int begin(struct world *w, const char *id, const char *code, double timeout_s, struct answer *a)
 {
     static const struct cm_exec_ops ops = {on_output, on_done};
-    struct cm_exec_request req = {.code = code, .code_len = strlen(code), .timeout_s = timeout_s,
-                                  .context = "{\"k\": [1, 2]}", .context_len = 13};
+    struct cm_exec_request req = {.code = code,
+                                  .code_len = strlen(code),
+                                  .timeout_s = timeout_s,
+                                  .context = "{\"k\": [1, 2]}",
+                                  .context_len = 13};
     bool abandon = a->abandon_on_output, delete = a->delete_on_done;
 
     *a = (struct answer){.w = w, .abandon_on_output = abandon, .delete_on_done = delete};
@@ -469,7 +470,8 @@ static void output_is_bounded_and_clean(void **state)
     assert_in_range(a->res.out_len, 1000, 1060);
     assert_non_null(strstr(a->out, "x\n... 999000 bytes dropped ...\nx"));
     a = execute(w, id, "badutf", 0);
-    assert_string_equal(a->out, "a\xef\xbf\xbd\xef\xbf\xbd" "b");
+    assert_string_equal(a->out, "a\xef\xbf\xbd\xef\xbf\xbd"
+                                "b");
     assert_string_equal(a->result, "\xef\xbf\xbd");
     close_world(w);
 }
@@ -655,134 +657,12 @@ static void free_answers_what_is_open(void **state)
     struct answer a = {0}, b = {0};
     (void)state;
 
-    assert_true(zygote_is_up(w));
     const char *id = create(w);
     assert_int_equal(begin(w, id, "hang", 0, &a), 0);
     assert_int_equal(begin(w, NULL, "count", 0, &b), 0);
     close_world(w);
     assert_int_equal(a.code, CM_ERR_DRAINING);
     assert_int_equal(b.code, CM_ERR_DRAINING);
-}
-
-/* parts */
-
-enum state {
-#define CM_SESSION_STATE(name, text) S_##name,
-#include "session-states.def"
-#undef CM_SESSION_STATE
-    S_COUNT
-};
-
-enum event {
-#define CM_SESSION_EVENT(name) E_##name,
-#include "session-states.def"
-#undef CM_SESSION_EVENT
-    E_COUNT
-};
-
-/* What the manager relies on: it may end and queue whenever a session lives, a worker may die whenever there is one,
- * and each pair has one meaning. */
-static void state_table_is_whole(void **state)
-{
-    unsigned rows[S_COUNT][E_COUNT] = {0};
-    (void)state;
-
-#define CM_TRANSITION(state, event, action, next)                                                                      \
-    rows[S_##state][E_##event]++;                                                                                      \
-    assert_true(E_##event != E_END || S_##next == S_ENDED);
-#include "session-states.def"
-#undef CM_TRANSITION
-    for (int s = 0; s < S_COUNT; s++) {
-        bool lives = s != S_ENDED, runs = s == S_RUNNING || s == S_INTERRUPTING;
-        for (int e = 0; e < E_COUNT; e++)
-            assert_in_range(rows[s][e], 0, lives);
-        assert_int_equal(rows[s][E_END], lives);
-        assert_int_equal(rows[s][E_QUEUED], lives);
-        assert_int_equal(rows[s][E_TIMER], lives);
-        assert_int_equal(rows[s][E_DEATH], lives && s != S_STARTING);
-        assert_int_equal(rows[s][E_OUTPUT], runs);
-        assert_int_equal(rows[s][E_RESULT], runs);
-        assert_int_equal(rows[s][E_ABANDON], runs);
-    }
-}
-
-static void keep_head_and_tail(void **state)
-{
-    (void)state;
-    for (size_t piece = 1; piece < 40; piece++) {
-        struct cm_keep k;
-        struct cm_buf space = {0};
-        bool truncated;
-        size_t len;
-
-        cm_keep_init(&k, 20);
-        char text[101];
-        for (int i = 0; i < 100; i++)
-            text[i] = (char)('a' + i % 26);
-        for (size_t at = 0; at < 100; at += piece)
-            cm_keep_add(&k, text + at, piece < 100 - at ? piece : 100 - at);
-        const char *kept = cm_keep_text(&k, &space, &len, &truncated);
-        assert_true(truncated);
-        assert_string_equal(kept, "abcdefghij\n... 80 bytes dropped ...\nmnopqrstuv");
-        cm_keep_done(&k);
-        cm_buf_done(&space);
-    }
-}
-
-static void keep_splits_no_character(void **state)
-{
-    struct cm_keep k;
-    struct cm_buf space = {0};
-    bool truncated;
-    size_t len;
-    (void)state;
-
-    cm_keep_init(&k, 8); /* four bytes on each side, three to a character */
-    for (int i = 0; i < 10; i++)
-        cm_keep_add(&k, "\xe2\x82\xac", 3);
-    const char *kept = cm_keep_text(&k, &space, &len, &truncated);
-    assert_string_equal(kept, "\xe2\x82\xac\n... 24 bytes dropped ...\n\xe2\x82\xac");
-    cm_keep_done(&k);
-    cm_buf_done(&space);
-}
-
-static void locals_are_one_json_object(void **state)
-{
-    static const char *const good[] = {
-        "{}", " { } ", "{\"a\":1}", "{\"a\":[],\"b\":{},\"c\":[{\"d\":null}]}", "{\"n\":-0.5e+10,\"t\":true,\"f\":false}",
-        "{\"big\":123456789012345678901234567890123456789012345678901234567890}", "{\"s\":\"\\u0000\\ud800\\\"\\n\"}",
-        "{\"a\":1,\"a\":2}", "{\"\xc3\xa4\":\"\xf0\x9f\x90\x8d\"}",
-    };
-    static const char *const bad[] = {
-        "", "[]", "1", "{", "}", "{}{}", "{} x", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{,}", "{a:1}", "{'a':1}", "{\"a\":01}",
-        "{\"a\":1.}", "{\"a\":.5}", "{\"a\":-}", "{\"a\":NaN}", "{\"a\":Infinity}", "{\"a\":[1}", "{\"a\":{]}",
-        "{\"a\":\"\n\"}", "{\"a\":\"\\x\"}", "{\"a\":\"\\u12\"}", "{\"a\":\"", "{\"a\":tru}", "{\"\xff\":1}", "{\"a\":[1,]}",
-    };
-    (void)state;
-
-    for (size_t i = 0; i < CM_COUNT_OF(good); i++)
-        if (!cm_locals_valid(good[i], strlen(good[i])))
-            fail_msg("refused: %s", good[i]);
-    for (size_t i = 0; i < CM_COUNT_OF(bad); i++)
-        if (cm_locals_valid(bad[i], strlen(bad[i])))
-            fail_msg("accepted: %s", bad[i]);
-    assert_false(cm_locals_valid("{\"a\":\0}", 8));
-    assert_false(cm_locals_valid(NULL, 0));
-}
-
-static void locals_depth_is_bounded(void **state)
-{
-    char text[3 * CM_LOCALS_DEPTH_MAX];
-    (void)state;
-
-    for (int depth = CM_LOCALS_DEPTH_MAX - 2; depth <= CM_LOCALS_DEPTH_MAX + 2; depth++) {
-        int n = sprintf(text, "{\"a\":");
-        memset(text + n, '[', (size_t)depth - 1);
-        memset(text + n + depth - 1, ']', (size_t)depth - 1);
-        n += 2 * (depth - 1);
-        text[n++] = '}';
-        assert_int_equal(cm_locals_valid(text, (size_t)n), depth <= CM_LOCALS_DEPTH_MAX);
-    }
 }
 
 int main(void)
@@ -810,11 +690,6 @@ int main(void)
         cmocka_unit_test(drain_finishes_and_refuses),
         cmocka_unit_test(drain_has_a_deadline),
         cmocka_unit_test(free_answers_what_is_open),
-        cmocka_unit_test(state_table_is_whole),
-        cmocka_unit_test(keep_head_and_tail),
-        cmocka_unit_test(keep_splits_no_character),
-        cmocka_unit_test(locals_are_one_json_object),
-        cmocka_unit_test(locals_depth_is_bounded),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
