@@ -46,9 +46,11 @@ suite() { # label name command...
     stage_soft='' stage_tail=
 }
 
+# A sanitizer build is for the host programs; it takes the sandbox and the guest of the plain build.
 sanitizer_build() { # address|undefined folder
     mkdir -p "$2"
     [ -e "$2/guest" ] || ln -s ../build/guest "$2/guest"
+    ln -sf ../build/codemode-sandbox "$2/codemode-sandbox"
     compile "$2" -Db_sanitize="$1" -Db_lundef=false
 }
 
