@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packs one module of CPython's Lib/test with what it needs, found in its own source."""
 
-import ast
 import base64
 import io
+import re
 import zipfile
 from pathlib import Path
 
 ALWAYS = ('__init__.py', 'support')
 EXTRA = {
     'test_bz2': ['test_descr.py'],  # takes 128 KiB of text from whatever *.py lie beside it
+    'test_tokenize': ['test_descr.py', 'test_re.py', 'test_set.py', 'test_list.py', 'test_dict.py', 'test_json.py',
+                      'test_int.py', 'test_long.py', 'test_bool.py', 'test_str.py', 'test_sort.py', 'test_heapq.py'],
+    'test_argparse': ['test_tools'],
+    'test_zipfile': ['badsyntax_3131.py', 'tokenizedata'],
 }
 
 
@@ -38,30 +42,17 @@ def _resolve(tests, name):
 
 
 def _mentions(tests, path):
-    """Names in the folder `test` that a source file imports, or has in a string (data files)."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == 'test':
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or '').startswith('test.'):
-            yield node.module.split('.')[1]
-        elif isinstance(node, ast.Import):
-            yield from (alias.name.split('.')[1] for alias in node.names if alias.name.startswith('test.'))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield from _named_by_string(tests, node.value)
+    """Names in the folder `test` that a source file imports, or has in a string (data files).
 
-
-def _named_by_string(tests, text):
-    if not text or len(text) > 200 or '\n' in text or '\0' in text or text.startswith('.'):
-        return
-    if text.startswith('test.'):
-        yield text.split('.')[1]
-    first = text.replace('\\', '/').split('/')[0]
-    if first and first != 'test' and not first.endswith('.py') and (tests / first).exists():
-        yield first
+    By patterns, not by parsing: the tests may use syntax that is newer than the Python which runs this.
+    """
+    text = path.read_text(encoding='utf-8', errors='replace')
+    for names in re.findall(r'^[ \t]*from[ \t]+test[ \t]+import[ \t]+([^\n#]+)', text, re.MULTILINE):
+        yield from re.findall(r'\w+', names)
+    yield from re.findall(r'\btest\.(\w+)', text)
+    for first in re.findall(r'["\']([\w.-]+)(?:/[\w./-]*)?["\']', text):
+        if first.strip('.') and first != 'test' and not first.endswith('.py') and (tests / first).exists():
+            yield first
 
 
 def pack(tests, module):

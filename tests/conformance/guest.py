@@ -15,6 +15,8 @@ import time
 import unittest
 import zipfile
 
+# Test modules that want sockets for no more than the event loop, which does without them here.
+LOOP_ONLY = ('test_asyncgen', 'test_contextlib_async', 'test_asyncio.')
 FOLDER = '/tmp/conformance'
 DETAIL_MAX = 3000       # characters kept of each failure's traceback
 DETAILS_MAX = 200_000   # and of all
@@ -25,12 +27,14 @@ def adapt():
     """What CPython's tests are told about this platform. Nothing else is changed in them.
 
     `sys.platform` is "wasi", from which test.support concludes that no thread can start. Here threads do
-    start, so the tests that need them shall run. `use_resources` is what regrtest sets: without it, tests
+    start, so the tests that need them shall run. Likewise it skips what uses asyncio, for want of sockets.
+    `use_resources` is what regrtest sets: without it, tests
     that need a network, a display or gigabytes would count as wanted.
     """
     from test import support
     from test.support import threading_helper
     threading_helper.can_start_thread = True
+    support.has_socket_support = module.startswith(LOOP_ONLY)
     support.use_resources = []
 
 

@@ -105,6 +105,9 @@ class Interrupts(DriverTest):
     @ends_waits
     def test_asyncio_run(self):
         self.assertInterrupted('import asyncio\nasyncio.run(asyncio.sleep(60))')
+        self.assertInterrupted('seen = []\nasync def f():\n  try: await asyncio.sleep(60)\n'
+                               '  finally: seen.append(await asyncio.sleep(0.001, 5))\nasyncio.run(f())', every=None)
+        self.assertEqual(self.value('seen'), '[5]')
         self.assertEqual(self.value('await asyncio.sleep(0.001, 7)'), '7')
 
     @ends_waits

@@ -51,6 +51,16 @@ def _on_interrupt(signum, frame):
         raise RuntimeError(_DEADLOCK) if deadlock else KeyboardInterrupt
 
 
+# asyncio.run() takes over the default handler, and no other, to cancel its task before it raises. So ours is the
+# default one.
+signal.default_int_handler = _on_interrupt
+
+
+def _take_signals():
+    if signal.getsignal(signal.SIGINT) is not _on_interrupt:
+        signal.signal(signal.SIGINT, _on_interrupt)
+
+
 def _guarded(function, *args):
     """Calls what may run the user's code. Interrupts arrive inside the call, never after it."""
     global _armed
@@ -63,6 +73,7 @@ def _guarded(function, *args):
         if sys.gettrace() or sys.getprofile():  # else the user's function would follow the driver
             sys.settrace(None)
             sys.setprofile(None)
+        _take_signals()
 
 
 _read_line = builtins.input
@@ -73,6 +84,9 @@ def _input(prompt='', /):
     if sys.stdin is streams.stdin:
         raise EOFError('input() has no terminal to read from; pass data in by `context` instead')
     return _read_line(prompt)
+
+
+_input.__name__ = _input.__qualname__ = 'input'
 
 
 class _Exit:
@@ -133,8 +147,8 @@ class Session:
     def _prepare(self):
         self.cell += 1
         streams.own()
-        if signal.getsignal(signal.SIGINT) is not _on_interrupt:
-            signal.signal(signal.SIGINT, _on_interrupt)
+        _take_signals()
+        _take_deadlock()  # one that another handler has seen is over
         self._quietly(streams.repair)
         # Cells share line numbers: the registry would take a warning of this cell for one already shown.
         self.globals.pop('__warningregistry__', None)
@@ -252,6 +266,8 @@ class Session:
         if issubclass(type(exc), MemoryError):
             _release_reserve()
             traceback.clear_frames(report.traceback_of(exc))
+        if type(exc) is KeyboardInterrupt and _take_deadlock():
+            exc = RuntimeError(_DEADLOCK).with_traceback(exc.__traceback__)
         if sys.getrecursionlimit() < RECURSION_FLOOR:
             sys.setrecursionlimit(RECURSION_FLOOR)
         try:

@@ -25,9 +25,14 @@ def _text(number, name):
     return stream
 
 
+class _Empty(io.BytesIO):
+    name = '<stdin>'
+
+
 def _open_stdin():
     global stdin
-    stdin = sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BytesIO(), encoding='utf-8', errors='surrogateescape')
+    stdin = io.TextIOWrapper(_Empty(), encoding='utf-8', errors='surrogateescape')
+    sys.stdin = sys.__stdin__ = stdin
 
 
 def install(open_raw=_descriptor):
