@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,25 +28,6 @@ static int read_header(int fd, struct cm_image_header *h, const char *name, stru
     return 0;
 }
 
-/* Copies data and keeps holes. */
-static int copy_sparse(int from, int to, off_t size, struct cm_err *err)
-{
-    for (off_t at = 0; at < size;) {
-        off_t data = lseek(from, at, SEEK_DATA);
-        if (data < 0)
-            return errno == ENXIO ? 0 : cm_err_sys(err, errno, "find data");
-        off_t end = lseek(from, data, SEEK_HOLE);
-        if (end < 0 || lseek(to, data, SEEK_SET) < 0)
-            return cm_err_sys(err, errno, "find holes");
-        for (at = data; at < end;) {
-            ssize_t n = sendfile(to, from, &at, (size_t)(end - at));
-            if (n <= 0)
-                return cm_err_sys(err, n ? errno : EIO, "copy");
-        }
-    }
-    return 0;
-}
-
 int cm_image_load(const char *path, struct cm_image *ret, struct cm_err *err)
 {
     cm_autofd int file = open(path, O_RDONLY | O_CLOEXEC);
@@ -58,19 +38,11 @@ int cm_image_load(const char *path, struct cm_image *ret, struct cm_err *err)
     if (rc)
         return rc;
     struct stat st;
-    off_t size = (off_t)(CM_IMAGE_MEMORY_AT + h.memory_size);
-    if (fstat(file, &st) || st.st_size != size)
+    if (fstat(file, &st) || st.st_size != (off_t)(CM_IMAGE_MEMORY_AT + h.memory_size))
         return cm_err_set(err, CM_ERR_SANDBOX, "%s is cut short", path);
-    cm_autofd int fd = memfd_create("codemode-image", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0 || ftruncate(fd, size))
-        return cm_err_sys(err, errno, "memfd for the image");
-    if ((rc = copy_sparse(file, fd, size, err)))
-        return cm_err_wrap(err, "load %s", path);
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE))
-        return cm_err_sys(err, errno, "seal the image");
     ret->memory_size = h.memory_size;
     snprintf(ret->id, sizeof ret->id, "%.16s-%016llx", h.guest_id, (unsigned long long)h.checksum);
-    ret->fd = cm_steal_fd(&fd);
+    ret->fd = cm_steal_fd(&file);
     return 0;
 }
 

@@ -21,9 +21,11 @@ struct cm_image {
     char id[CM_IMAGE_ID_MAX];
 };
 
-/* Writes the guest of this process, which must be between calls. */
+/* Writes the guest of this process, which must be between calls; the file appears when it is whole. */
 int cm_image_write(const char *path, struct cm_err *err);
-/* Checks the file and copies it into a sealed memfd, which nothing can change any more. The caller closes ret->fd. */
+/* Opens and checks the file, which the caller closes by ret->fd. It is mapped as it is, not copied, so that a start
+ * costs nothing: whoever may write to it may write to the executables as well. A build replaces it by rename(), which
+ * leaves it to those who have it open. */
 int cm_image_load(const char *path, struct cm_image *ret, struct cm_err *err);
 /* Makes the image this process's guest: after cm_guest_reserve(), usually after a fork. `limit`: bytes to which the
  * session's memory may grow; at least the image's own size. */

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -41,9 +43,12 @@ static int write_at(int fd, const void *data, size_t len, off_t at, struct cm_er
 
 int cm_image_write(const char *path, struct cm_err *err)
 {
-    cm_autofd int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    char part[PATH_MAX];
+    if (snprintf(part, sizeof part, "%s.part", path) >= (int)sizeof part)
+        return cm_err_set(err, CM_ERR_SANDBOX, "the path is too long: %s", path);
+    cm_autofd int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0)
-        return cm_err_sys(err, errno, "create %s", path);
+        return cm_err_sys(err, errno, "create %s", part);
     uint64_t size = cm_guest_size();
     int rc = cm_guest_guard(false, err);
     if (rc)
@@ -62,5 +67,7 @@ int cm_image_write(const char *path, struct cm_err *err)
             rc = write_at(fd, CM_MEMORY + at, PAGE, (off_t)(CM_IMAGE_MEMORY_AT + at), err);
     if (!rc && ftruncate(fd, (off_t)(CM_IMAGE_MEMORY_AT + size)))
         rc = cm_err_sys(err, errno, "size the image");
+    if (!rc && rename(part, path))
+        rc = cm_err_sys(err, errno, "put %s into place", path);
     return rc;
 }

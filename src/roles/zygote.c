@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The zygote: a small process that forks workers.
  *
- * It was started with an empty environment before its parent read a secret, holds the image in a sealed memfd and
- * has touched no guest memory: so a fork copies next to nothing, and the worker maps the image afterwards. Workers
+ * It was started with an empty environment before its parent read a secret, has the image open and has
+ * touched no guest memory: so a fork copies next to nothing, and the worker maps the image afterwards. Workers
  * are made as children of the gateway (CLONE_PARENT): the gateway waits for them, and this process's death harms
  * none of them.
  */
