@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "conf/conf.h"
 #include "ev/loop.h"
 #include "front/http/http.h"
@@ -17,6 +18,8 @@
 
 /* After the last execution has been answered: time for the answers to leave. */
 #define LINGER_MS 100
+/* Shells and supervisors signal a process and its group: what comes this close together is one wish. */
+#define ONE_WISH_NS (500 * CM_NS_PER_MS)
 
 struct gateway {
     const struct cm_conf *conf;
@@ -26,7 +29,7 @@ struct gateway {
     struct cm_http *http;
     struct cm_signal *term, *interrupt;
     struct cm_timer *linger;
-    bool stopping;
+    uint64_t stopping_ns; /* since when; 0 = not */
 };
 
 static void on_linger(void *arg)
@@ -46,13 +49,16 @@ static void on_drained(void *arg)
 static void on_signal(void *arg, int signum)
 {
     struct gateway *g = arg;
+    uint64_t now = cm_clock_ns();
 
-    cm_log(CM_LOG_INFO, g->stopping ? "stopping_at_once" : "stopping", CM_LOG_STR("signal", sigabbrev_np(signum)));
-    if (g->stopping) {
+    if (g->stopping_ns && now - g->stopping_ns < ONE_WISH_NS)
+        return;
+    cm_log(CM_LOG_INFO, g->stopping_ns ? "stopping_at_once" : "stopping", CM_LOG_STR("signal", sigabbrev_np(signum)));
+    if (g->stopping_ns) {
         cm_loop_stop(g->loop);
         return;
     }
-    g->stopping = true;
+    g->stopping_ns = now;
     cm_http_drain(g->http);
     cm_sessions_drain(g->sessions, g->conf->drain_timeout, on_drained, g);
 }

@@ -142,7 +142,7 @@ struct cm_worker {
     enum cm_worker_state state;
     struct cm_session *session; /* while OWNED */
     uint64_t spawn_id, asked_ns;
-    bool ready;
+    bool ready, hung_up; /* has said READY; has closed its channel */
     int pid, pidfd; /* 0 and -1 until SPAWNED */
     struct cm_watch *exit_watch;
     struct cm_channel *channel;

@@ -139,6 +139,11 @@ static enum cm_label_death describe(const struct cm_worker *w, const siginfo_t *
         cm_err_set(err, CM_ERR_SESSION_LOST, "the session's process trapped: %s", w->trap);
         return CM_L_DEATH_TRAP;
     }
+    if (w->hung_up && si->si_code == CLD_KILLED && si->si_status == SIGKILL) {
+        /* By us, as on_closed() does; or by someone else a moment before, which ends its channel as well. */
+        cm_err_set(err, CM_ERR_SESSION_LOST, "the session's process was killed by SIGKILL, or hung up");
+        return CM_L_DEATH_SIGNAL;
+    }
     if (si->si_code == CLD_KILLED || si->si_code == CLD_DUMPED) {
         const char *name = sigabbrev_np(si->si_status);
         cm_err_set(err, CM_ERR_SESSION_LOST, "the session's process was killed by SIG%s", name ? name : "?");
@@ -238,6 +243,7 @@ static void on_closed(void *arg, const struct cm_err *err)
     struct cm_worker *w = arg;
 
     /* The channel object stays until the worker is reaped: whoever sends meanwhile need not know. */
+    w->hung_up = true;
     if (err)
         violation(w, err);
     else
