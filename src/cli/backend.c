@@ -4,6 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
+#include "base/cleanup.h"
+
+#define REASON_MAX (4u << 20) /* a traceback and an error, each at most MAX_RESULT */
+
 int cm_backend_open(const struct cm_target *target, struct cm_backend **ret, struct cm_err *err)
 {
     if (target->session && !target->url)
@@ -30,23 +35,37 @@ static enum cm_run_end end_of(const struct cm_answer *a)
     return a->success ? CM_RUN_OK : a->timed_out ? CM_RUN_TIMED_OUT : CM_RUN_RAISED;
 }
 
-/* An exception's traceback is part of the code's stderr already; then there is nothing more to say. */
-static bool was_shown(const struct cm_answer *a)
+static bool holds(const char *text, size_t len, const char *part, size_t part_len)
 {
-    return a->err && a->error && memmem(a->err, a->err_len, a->error, a->error_len) != NULL;
+    return text && part && memmem(text, len, part, part_len) != NULL;
+}
+
+/* What the code's stderr has not shown of the reason: an exception's traceback is there already, the words of a
+ * timeout are not. Empty when there is nothing left to say. */
+static int write_reason(const struct cm_answer *a, struct cm_buf *to)
+{
+    bool traceback = a->traceback && !holds(a->err, a->err_len, a->traceback, a->traceback_len);
+    bool error = a->error && !holds(a->err, a->err_len, a->error, a->error_len) &&
+                 !(traceback && holds(a->traceback, a->traceback_len, a->error, a->error_len));
+    int rc = traceback ? cm_buf_append(to, a->traceback, a->traceback_len) : 0;
+
+    if (rc == 0 && traceback && error && a->traceback_len > 0 && a->traceback[a->traceback_len - 1] != '\n')
+        rc = cm_buf_puts(to, "\n");
+    return rc == 0 && error ? cm_buf_append(to, a->error, a->error_len) : rc;
 }
 
 int cm_outcome_from(const struct cm_answer *a, struct cm_outcome *ret, struct cm_err *err)
 {
-    const char *why = a->traceback ? a->traceback : a->error;
-    size_t why_len = a->traceback ? a->traceback_len : a->error_len;
+    cm_autobuf struct cm_buf reason;
     struct cm_outcome o = {.end = end_of(a)};
 
+    cm_buf_init(&reason, REASON_MAX);
+    int rc = a->success ? 0 : write_reason(a, &reason);
     if (a->result)
         o.result = strndup(a->result, a->result_len);
-    if (!a->success && why && !was_shown(a))
-        o.error = strndup(why, why_len);
-    if ((a->result && !o.result) || (!a->success && why && !was_shown(a) && !o.error)) {
+    if (reason.len > 0)
+        o.error = cm_buf_steal(&reason, NULL);
+    if (rc < 0 || (a->result && !o.result)) {
         cm_outcome_done(&o);
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the answer");
     }
