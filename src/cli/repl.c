@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -36,7 +37,8 @@ struct input {
     EditLine *edit; /* NULL for a pipe */
     History *history;
     char history_path[PATH_LEN_MAX];
-    bool continued; /* the prompt says so */
+    struct termios normal; /* the terminal as we found it */
+    bool continued;        /* the prompt says so */
     char *line;     /* of getline */
     size_t size;
 };
@@ -104,12 +106,29 @@ static void open_history(struct input *in)
     history(in->history, &ev, H_LOAD, in->history_path);
 }
 
+/* While code runs, keys are kept as they are for the next prompt. In the terminal's own line mode, a Ctrl-D that
+ * comes too early would be lost. Ctrl-C still interrupts. */
+static void gather_keys(const struct input *in)
+{
+    struct termios t = in->normal;
+
+    t.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+    t.c_cc[VMIN] = 1;
+    t.c_cc[VTIME] = 0;
+    tcsetattr(STDIN_FILENO, TCSANOW, &t);
+}
+
+static void release_keys(const struct input *in)
+{
+    tcsetattr(STDIN_FILENO, TCSANOW, &in->normal);
+}
+
 static void open_input(struct input *in)
 {
     *in = (struct input){0};
     if (!setlocale(LC_CTYPE, "C.UTF-8"))
         setlocale(LC_CTYPE, "");
-    if (!isatty(STDIN_FILENO) || !(in->edit = el_init("codemode", stdin, stdout, stderr)))
+    if (tcgetattr(STDIN_FILENO, &in->normal) < 0 || !(in->edit = el_init("codemode", stdin, stdout, stderr)))
         return;
     el_set(in->edit, EL_CLIENTDATA, in);
     el_set(in->edit, EL_PROMPT, prompt);
@@ -118,6 +137,7 @@ static void open_input(struct input *in)
     el_set(in->edit, EL_GETCFN, read_char);
     el_set(in->edit, EL_BIND, "^I", "ed-insert", NULL); /* a tab is an indent */
     open_history(in);
+    gather_keys(in);
 }
 
 static void close_input(struct input *in)
@@ -126,8 +146,10 @@ static void close_input(struct input *in)
 
     if (in->history && in->history_path[0])
         history(in->history, &ev, H_SAVE, in->history_path);
-    if (in->edit)
+    if (in->edit) {
+        release_keys(in);
         el_end(in->edit);
+    }
     if (in->history)
         history_end(in->history);
     free(in->line);
@@ -142,8 +164,10 @@ static const char *read_typed(struct input *in)
 {
     HistEvent ev;
     int count;
-    const char *line = el_gets(in->edit, &count);
 
+    release_keys(in);
+    const char *line = el_gets(in->edit, &count);
+    gather_keys(in);
     if (line && count > 1 && in->history)
         history(in->history, &ev, H_ENTER, line);
     return line && count > 0 ? line : NULL;
