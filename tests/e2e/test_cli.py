@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: what it prints, where, and with which exit code."""
 
+import contextlib
 import os
 import pty
 import select
@@ -150,41 +151,71 @@ def test_repl_with_piped_input(where):
     assert "ZeroDivisionError" in done.stdout + done.stderr
 
 
-def read_until(fd, wanted, deadline=20):
-    """What a terminal shows until `wanted` has appeared."""
-    end, shown = time.monotonic() + deadline * PATIENCE, ""
-    while wanted not in shown:
-        left = end - time.monotonic()
-        assert left > 0, f"{wanted!r} did not appear in {shown!r}"
-        if select.select([fd], [], [], left)[0]:
-            shown += os.read(fd, 4096).decode(errors="replace")
-    return shown
+class Terminal:
+    """A program in a pseudo-terminal. Wait for its prompt before typing: what is typed earlier may be taken
+    by the terminal's line discipline in place of the program."""
+
+    def __init__(self, *args, env):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execve(CODEMODE, ["codemode", *args], env)
+        self._seen = ""
+
+    def expect(self, wanted, deadline=20):
+        """Reads until `wanted` has appeared behind what was expected last."""
+        end = time.monotonic() + deadline * PATIENCE
+        while wanted not in self._seen:
+            left = end - time.monotonic()
+            assert left > 0 and select.select([self.fd], [], [], left)[0], f"{wanted!r} did not appear in {self._seen!r}"
+            self._seen += os.read(self.fd, 4096).decode(errors="replace")
+        self._seen = self._seen.split(wanted, 1)[1]
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def exit_code(self):
+        """Of the program, which must end by itself."""
+
+        def ended():
+            if select.select([self.fd], [], [], 0)[0]:
+                with contextlib.suppress(OSError):  # EIO: the other side is closed
+                    os.read(self.fd, 4096)
+            return os.waitpid(self.pid, os.WNOHANG)
+
+        status = eventually(lambda: (found := ended())[0] and found, "the program ends")[1]
+        self.pid = None
+        return os.waitstatus_to_exitcode(status)
+
+    def close(self):
+        os.close(self.fd)
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
 
 
 def test_repl_in_a_terminal(where):
-    pid, fd = pty.fork()
-    if pid == 0:
-        os.execve(CODEMODE, ["codemode", "repl"], environment(where))
+    terminal = Terminal("repl", env=environment(where))
     try:
-        read_until(fd, ">>>")
-        os.write(fd, b"21 * 2\n")
-        read_until(fd, "42")
-        os.write(fd, b"for i in range(2):\n")
-        read_until(fd, "...")
-        os.write(fd, b"    print('row', i)\n\n")
-        read_until(fd, "row 1")
-        os.write(fd, b"while True: pass\n\n")
+        terminal.expect(">>> ")
+        terminal.type("21 * 2\n")
+        terminal.expect("42")
+        terminal.expect(">>> ")
+        terminal.type("for i in range(2):\n")
+        terminal.expect("... ")
+        terminal.type("    print('row', i)\n")
+        terminal.expect("... ")
+        terminal.type("\n")
+        terminal.expect("row 1")
+        terminal.expect(">>> ")
+        terminal.type("import time; time.sleep(60)\n")
         time.sleep(1)
-        os.write(fd, b"\x03")
-        read_until(fd, "KeyboardInterrupt")
-        os.write(fd, b"'still ' + 'here'\n")
-        read_until(fd, "'still here'")
-        os.write(fd, b"\x04")
-        _, status = os.waitpid(pid, 0)
-        pid = None
-        assert os.waitstatus_to_exitcode(status) == 0
+        terminal.type("\x03")
+        terminal.expect("KeyboardInterrupt")
+        terminal.expect(">>> ")
+        terminal.type("'still ' + 'here'\n")
+        terminal.expect("'still here'")
+        terminal.expect(">>> ")
+        terminal.type("\x04")
+        assert terminal.exit_code() == 0
     finally:
-        os.close(fd)
-        if pid:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        terminal.close()
