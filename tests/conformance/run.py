@@ -120,8 +120,9 @@ def run_module(server, options, module):
 
 
 class Expected:
-    def __init__(self, path):
+    def __init__(self, path, unexplained_too=False):
         self.path = path
+        self.unexplained_too = unexplained_too
         self.fail, self.skip, self.passed = {}, {}, {}
         for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
             line, _, reason = line.partition('#')
@@ -133,7 +134,7 @@ class Expected:
         kind, module, rest = words[0], words[1], ''.join(words[2:]).strip()
         if kind == 'passed':
             self.passed[module] = int(rest)
-        elif kind in ('fail', 'skip') and reason and reason != UNEXPLAINED:
+        elif kind in ('fail', 'skip') and reason and (reason != UNEXPLAINED or self.unexplained_too):
             (self.fail.setdefault(module, {}) if kind == 'fail' else self.skip)[rest if kind == 'fail' else module] = reason
         else:
             raise SystemExit(f'{where}: needs "fail", "skip" or "passed", and a reason')
@@ -241,7 +242,7 @@ def chosen(options):
 
 def main():
     options = parse()
-    expected = Expected(options.expected)
+    expected = Expected(options.expected, options.update)
     server = Server(options)
     results = []
     try:

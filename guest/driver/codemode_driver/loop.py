@@ -42,9 +42,9 @@ class Sleeper:
 class Loop(base_events.BaseEventLoop):
     """Timers, tasks, executors and calls from threads; no sockets, pipes or signals."""
 
-    def __init__(self):
+    def __init__(self, selector=None):
         super().__init__()
-        self._selector = Sleeper()
+        self._selector = Sleeper()  # whatever is given: there is nothing that a real one could watch
 
     def _process_events(self, event_list):
         pass
@@ -60,5 +60,5 @@ class Policy(events.BaseDefaultEventLoopPolicy):
 def install():
     """Makes Loop what asyncio.run, Runner and new_event_loop use, also after a reset of the policy."""
     asyncio.DefaultEventLoopPolicy = Policy
-    asyncio.EventLoop = Loop
+    asyncio.EventLoop = asyncio.SelectorEventLoop = Loop
     asyncio.set_event_loop_policy(Policy())
