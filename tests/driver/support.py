@@ -16,7 +16,7 @@ try:
 except ImportError:
     sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', '..', 'guest', 'driver'))
     import codemode_driver
-from codemode_driver import streams
+from codemode_driver import session, streams
 
 Answer = collections.namedtuple('Answer', 'success result error error_type traceback locals stdout stderr')
 
@@ -40,12 +40,15 @@ class DriverTest(unittest.TestCase):
         saved = (sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__)
         self.addCleanup(self._restore, saved, sys.modules['__main__'], vars(builtins).copy(), sys.getrecursionlimit(),
                         signal.getsignal(signal.SIGINT), codemode_driver._session)
+        # Inside the sandbox a cell runs these tests. Interrupts must not reach that one.
+        self.addCleanup(setattr, session, '_armed', session._armed)
+        session._armed = False
         self.written = {1: bytearray(), 2: bytearray()}
         streams.install(lambda number: Capture(self.written[number]))
         codemode_driver.start()
 
-    def _restore(self, saved, main, names, recursion, handler, session):
-        codemode_driver._session = session
+    def _restore(self, saved, main, names, recursion, handler, outer):
+        codemode_driver._session = outer
         signal.signal(signal.SIGINT, handler)
         sys.setrecursionlimit(recursion)
         builtins.__dict__.update(names)
