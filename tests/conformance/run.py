@@ -35,12 +35,10 @@ RECORD = '\x1e'
 REASONS_SHOWN = 6
 
 
-def torture_options(milliseconds):
-    """The one place that knows how a server is told to freeze and thaw its sessions every so often.
-
-    Returns (flags of `codemode serve`, environment variables).
-    """
-    return [], {'CODEMODE_TORTURE_MS': str(milliseconds)} if milliseconds else {}
+def torture_options(options):
+    """The one place that knows how a server is told to freeze and thaw its sessions every few milliseconds:
+    with another sandbox executable, built beside `codemode`. Returns flags of `codemode serve`."""
+    return ['--sandbox', str(Path(options.codemode).with_name('codemode-torture'))] if options.torture else []
 
 
 class Server:
@@ -56,12 +54,10 @@ class Server:
         with socket.socket() as probe:
             probe.bind(('127.0.0.1', 0))
             port = probe.getsockname()[1]
-        flags, environment = torture_options(options.torture_ms)
         limit = str(int(options.time_limit) + 60)
         self.process = subprocess.Popen(
             [options.codemode, 'serve', '--host', '127.0.0.1', '--port', str(port), '--max-timeout', limit,
-             '--max-result', '1Mi', '--max-output', '16Mi', '--log-level', 'WARNING', *flags],
-            env={**os.environ, **environment})
+             '--max-result', '1Mi', '--max-output', '16Mi', '--log-level', 'WARNING', *torture_options(options)])
         self.url = f'http://127.0.0.1:{port}'
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -219,7 +215,8 @@ def parse():
     parser.add_argument('--quick', action='store_true', help='the modules marked "quick" in modules.txt')
     parser.add_argument('--time-limit', type=float, default=180, metavar='SECONDS', help='of each module (%(default)s)')
     parser.add_argument('--jobs', type=int, default=min(2, os.cpu_count() or 1), help='modules at once (%(default)s)')
-    parser.add_argument('--torture-ms', type=int, default=0, metavar='N', help='freeze and thaw the session every N ms')
+    parser.add_argument('--torture', action='store_true',
+                        help='freeze every session every few milliseconds and go on in a fresh process (codemode-torture)')
     parser.add_argument('--update', action='store_true', help='write what was found to expected.txt; reasons are then to be added')
     parser.add_argument('--expected', type=Path, default=HERE / 'expected.txt', metavar='FILE')
     parser.add_argument('--junit', metavar='FILE', help='also write the outcome as JUnit XML')
