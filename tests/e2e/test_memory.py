@@ -9,9 +9,9 @@ MEBI = 1 << 20
 SETTINGS = {"MEMORY_LIMIT": "128Mi", "MAX_OUTPUT": "64Ki", "MAX_RESULT": "16Ki", "MAX_LOCALS": "16Ki"}
 
 GREEDY = {
-    "one block": "b = bytearray(4 << 30)",
-    "larger than the address space": "b = bytearray(1 << 62)",
-    "multiplied text": "s = 'x' * (1 << 31)",
+    "one block": "b = bytearray(1 << 30)",
+    "4 GiB, larger than the address space": "b = bytearray(4 << 30)",
+    "multiplied text": "s = 'x' * (1 << 30)",
     "a list that grows": "l = []\nwhile True: l.append(bytes(1 << 20))",
     "small objects": "l = []\nwhile True: l.append([{}])",
     "a dict that grows": "d = {}\nn = 0\nwhile True:\n    d[n] = str(n) * 9\n    n += 1",
@@ -22,8 +22,7 @@ GREEDY = {
 
 
 @pytest.mark.parametrize("name", sorted(GREEDY))
-def test_memory_limit(sidecar, name):
-    session = sidecar.create()
+def test_memory_limit(session, name):
     session.ok("kept = 1")
     pid = session.pid()
     reply = session.run(GREEDY[name], timeout=60)
@@ -34,7 +33,6 @@ def test_memory_limit(sidecar, name):
     assert session.value("kept") == "1"
     session.ok("b = l = s = d = f = out = None\nimport os\nif os.path.exists('/tmp/big'): os.remove('/tmp/big')")
     assert session.value("len(bytes(20 << 20))") == str(20 << 20)
-    session.delete()
 
 
 def test_memory_in_use_is_reported(session):
@@ -81,22 +79,21 @@ def test_huge_locals_are_cut(session):
         ("eval('(' * 100_000 + ')' * 100_000)", ("SyntaxError", "MemoryError", "RecursionError")),
         ("eval('-' * 500_000 + '1')", ("SyntaxError", "MemoryError", "RecursionError")),
         ("import json; json.loads('[' * 1_000_000)", ("RecursionError", "MemoryError")),
-        ("import sys; sys.setrecursionlimit(10**9)\ndef f(): return f()\nf()", ("RecursionError", "MemoryError")),
+        ("import sys; sys.setrecursionlimit(10**9)\ndef f(): return f()\nf()", ("RecursionError", "MemoryError", "SystemError")),
         ("import sys; sys.setrecursionlimit(10**9)\ndef f(n): return sorted([2, 1], key=lambda x: f(n + 1))\nf(0)", ("RecursionError", "MemoryError")),
         ("import re; re.compile('(' * 50_000 + ')' * 50_000)", ("RecursionError", "MemoryError", "PatternError", "error", "OverflowError")),
     ],
 )
-def test_depth_is_an_error(sidecar, code, kinds):
-    session = sidecar.create()
+def test_depth_is_an_error(session, code, kinds):
     reply = session.run(code, timeout=60)
     assert reply["success"] is False and reply["error_type"] in kinds, reply
     assert session.value("1 + 1") == "2"
-    session.delete()
 
 
 def test_memory_of_a_deleted_session_comes_back(sidecar):
+    before = len(sidecar.children())
     for _ in range(10):
         session = sidecar.create()
         session.ok("b = bytes(60 << 20)")
         session.delete()
-    eventually(lambda: len(sidecar.children()) <= sidecar.base_children, "the processes are gone")
+    eventually(lambda: len(sidecar.children()) <= before, "the processes are gone")
