@@ -31,7 +31,7 @@ static int read_all(FILE *file, struct cm_buf *to)
             return rc;
         size_t n = fread(at, 1, 65536, file);
         cm_buf_commit(to, n);
-        if (n == 0)
+        if (n < 65536)
             return ferror(file) ? CM_ERR_SYSTEM : 0;
     }
 }

@@ -156,7 +156,7 @@ static bool address_is_loopback(const struct sockaddr *sa)
 
 static unsigned bound_port(int fd)
 {
-    struct sockaddr_storage ss;
+    struct sockaddr_storage ss = {0};
     socklen_t len = sizeof(ss);
 
     if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
