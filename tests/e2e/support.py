@@ -68,6 +68,21 @@ def resident_bytes(pid):
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def listening_port(pid):
+    """The TCP port that a process listens on at the IPv4 loopback, or None. Asking the kernel leaves no moment
+    in which another program could take a port that was meant for us."""
+    inodes = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/{pid}/fd/{name}")
+            inodes.add(target[8:-1] if target.startswith("socket:[") else None)
+    with open("/proc/net/tcp", encoding="ascii") as file:
+        for fields in map(str.split, file.readlines()[1:]):
+            if fields[3] == "0A" and fields[9] in inodes:  # 0A: listening
+                return int(fields[1].split(":")[1], 16)
+    return None
+
+
 class Session:
     """One session of a running sidecar."""
 
@@ -155,23 +170,29 @@ class Background:
 class Sidecar:
     """A `codemode serve` of our own on a free port of the loopback."""
 
-    def __init__(self, settings=None, wait=True):
+    def __init__(self, settings=None):
         assert CODEMODE.exists(), f"{CODEMODE} is missing: build first, or name the folder in CODEMODE_BUILD"
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.port = None
         self.settings = {**DEFAULTS, **(settings or {})}
         self._local = threading.local()
         self._log = tempfile.TemporaryFile(mode="w+", prefix="codemode-log-")
         self.process = subprocess.Popen(
-            [str(CODEMODE), "serve", "--port", str(self.port)],
+            [str(CODEMODE), "serve", "--port", "0"],
             env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
-        if wait:
+        try:
             self.wait_ready()
             self._settle()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
 
     def _environment(self):
         kept = {name: os.environ[name] for name in ("CODEMODE_SANDBOX", "CODEMODE_IMAGE") if name in os.environ}
@@ -181,9 +202,8 @@ class Sidecar:
     def wait_ready(self, deadline=20.0):
         def ready():
             assert self.process.poll() is None, f"the server ended with {self.process.returncode}:\n{self.log_text()}"
-            with contextlib.suppress(requests.ConnectionError):
-                return self.request("GET", "/ready", timeout=2).status_code == 200
-            return False
+            self.port = self.port or listening_port(self.process.pid)
+            return self.port and self.request("GET", "/ready", timeout=2).status_code == 200
 
         eventually(ready, "GET /ready answers 200", deadline)
 
