@@ -163,7 +163,7 @@ link_wasm() {
 # No stack protector and no CET: a frozen stack must mean the same in another process. x86-64-v2: any server since 2010.
 native_flags() {
     echo "-O2 -march=x86-64-v2 -fno-stack-protector -fcf-protection=none -fno-pie -fno-pic -fomit-frame-pointer
-        -fno-asynchronous-unwind-tables -fvisibility=hidden -w -std=gnu17 -I$root/src/guest"
+        -fno-asynchronous-unwind-tables -fvisibility=hidden -w -std=gnu17 -fno-math-errno -I$root/src/guest"
     if [ -n "${CODEMODE_INSTRUMENT:-}" ]; then
         echo "-fprofile-instr-generate -fprofile-update=single"
     elif [ -e "$profile" ]; then

@@ -348,6 +348,13 @@ int cm_fs_mkdir(struct cm_node *base, const char *path, size_t len)
     return rc ? rc : add_new(&at, new_node(__WASI_FILETYPE_DIRECTORY), NULL);
 }
 
+int cm_fs_mknull(const char *path)
+{
+    struct place at;
+    int rc = new_place(cm_fs_root(), path, strlen(path), &at);
+    return rc ? rc : add_new(&at, new_node(__WASI_FILETYPE_CHARACTER_DEVICE), NULL);
+}
+
 int cm_fs_symlink(struct cm_node *base, const char *path, size_t len, const char *target, size_t target_len)
 {
     struct place at;
@@ -527,8 +534,8 @@ static int reserve(struct cm_node *n, uint64_t size)
 
 int cm_fs_resize(struct cm_node *n, uint64_t size)
 {
-    if (n->readonly)
-        return __WASI_ERRNO_ROFS;
+    if (n->readonly || n->type == __WASI_FILETYPE_CHARACTER_DEVICE)
+        return n->readonly ? __WASI_ERRNO_ROFS : 0;
     int rc = reserve(n, size);
     if (rc)
         return rc;
@@ -548,7 +555,7 @@ int cm_fs_write(struct cm_node *n, uint64_t offset, const void *data, size_t len
 {
     if (n->readonly)
         return __WASI_ERRNO_ROFS;
-    if (!len)
+    if (!len || n->type == __WASI_FILETYPE_CHARACTER_DEVICE)
         return 0;
     uint64_t end;
     if (__builtin_add_overflow(offset, (uint64_t)len, &end))

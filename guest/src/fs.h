@@ -30,6 +30,8 @@ struct cm_node *cm_fs_root(void);
 int cm_fs_find(struct cm_node *base, const char *path, size_t len, bool follow, struct cm_node **ret);
 /* Opens or, with `create`, makes a regular file. `excl` refuses one that exists. */
 int cm_fs_create(struct cm_node *base, const char *path, size_t len, bool follow, bool excl, struct cm_node **ret);
+/* A file that is always empty and takes everything: /dev/null. */
+int cm_fs_mknull(const char *path);
 int cm_fs_mkdir(struct cm_node *base, const char *path, size_t len);
 int cm_fs_symlink(struct cm_node *base, const char *path, size_t len, const char *target, size_t target_len);
 int cm_fs_link(struct cm_node *old, struct cm_node *base, const char *path, size_t len);

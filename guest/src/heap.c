@@ -60,12 +60,20 @@ int heap_seal(void)
     return 0;
 }
 
+/* Large enough that the interpreter's own allocator, which takes 256 KiB at a time, does not swallow it whole. Memory
+ * that nobody writes to costs nothing. */
+enum { RESERVE = 2 << 20, HEADROOM = 4 << 20 };
+
 static void *reserve;
 
 void heap_reserve_take(void)
 {
-    if (!reserve)
-        reserve = malloc(256 << 10);
+    /* Only when there is room again: what a session at its limit has left is for its own next steps. */
+    void *room = reserve ? NULL : malloc(RESERVE + HEADROOM);
+    if (!room)
+        return;
+    free(room);
+    reserve = malloc(RESERVE);
 }
 
 void heap_reserve_release(void)

@@ -245,10 +245,10 @@ static PyObject *driver_function(PyObject *driver, const char *name)
 CM_EXPORT("guest_mount") int cm_guest_mount(const char *tar, uint32_t len)
 {
     int rc = cm_fs_mount(tar, len);
-    static const char *const dirs[] = {"/home", HOME_DIR, "/tmp"};
-    for (int i = 0; !rc && i < 3; i++)
+    static const char *const dirs[] = {"/home", HOME_DIR, "/tmp", "/dev"};
+    for (unsigned i = 0; !rc && i < sizeof dirs / sizeof *dirs; i++)
         rc = cm_fs_mkdir(cm_fs_root(), dirs[i], strlen(dirs[i]));
-    return rc;
+    return rc ? rc : cm_fs_mknull("/dev/null");
 }
 
 CM_EXPORT("guest_init") int cm_guest_init(void)

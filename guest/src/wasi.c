@@ -162,7 +162,8 @@ int32_t WASI(fd_renumber)(int32_t from, int32_t to)
 
 static __wasi_filetype_t fd_type(const struct fd *f)
 {
-    return f->node ? cm_fs_type(f->node) : __WASI_FILETYPE_CHARACTER_DEVICE;
+    /* Not a character device: programs would take the standard streams for a terminal, and colour their words. */
+    return f->node ? cm_fs_type(f->node) : __WASI_FILETYPE_UNKNOWN;
 }
 
 int32_t WASI(fd_fdstat_get)(int32_t fd, int32_t ret)

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "guest/engine.h"
-#include "guest/freeze.h"
+#include "image/freeze.h"
 #include "jail/jail.h"
 #include "roles/worker.h"
 
@@ -48,7 +48,7 @@ static void on_wait(uint64_t id)
     if (!cm_guest_stopping())
         return;
     book->id = id;
-    if (cm_guest_freeze(frozen_fd, image, &err))
+    if (cm_image_freeze(frozen_fd, image, &err))
         die(&err);
     book->frozen = true;
     book->freezes++;
@@ -65,7 +65,7 @@ static _Noreturn void run_one(uint64_t memory_limit)
 {
     struct cm_err err;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (cm_worker_signals(&err) || cm_image_map(image, memory_limit, &err) || (book->frozen && cm_guest_thaw(frozen_fd, &err)))
+    if (cm_worker_signals(&err) || cm_image_map(image, memory_limit, &err) || (book->frozen && cm_image_thaw(frozen_fd, &err)))
         die(&err);
     cm_worker_serve(&(struct cm_worker_life){
         .thawed = book->frozen, .id = book->id, .on_wait = on_wait, .stop_every_us = EVERY_US});

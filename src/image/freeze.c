@@ -2,7 +2,7 @@
 /* Layout: struct frozen; then `runs` runs of memory pages, each a struct run and its bytes; then, for each used
  * stack, the bytes between its stack pointer and its top.
  */
-#include "guest/freeze.h"
+#include "image/freeze.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -123,7 +123,7 @@ static int read_stack(int fd, char *sp, size_t len, struct cm_err *err)
     return read_all(fd, sp, len, err);
 }
 
-int cm_guest_freeze(int fd, const struct cm_image *image, struct cm_err *err)
+int cm_image_freeze(int fd, const struct cm_image *image, struct cm_err *err)
 {
     struct frozen f = {.memory_size = image->memory_size};
     int rc = cm_guest_guard(false, err);
@@ -158,7 +158,7 @@ static int read_memory(int fd, uint32_t runs, struct cm_err *err)
     return rc;
 }
 
-int cm_guest_thaw(int fd, struct cm_err *err)
+int cm_image_thaw(int fd, struct cm_err *err)
 {
     struct frozen f;
     if (lseek(fd, 0, SEEK_SET) < 0)
