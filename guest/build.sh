@@ -165,9 +165,9 @@ native_flags() {
     echo "-O2 -march=x86-64-v2 -fno-stack-protector -fcf-protection=none -fno-pie -fno-pic -fomit-frame-pointer
         -fno-asynchronous-unwind-tables -fvisibility=hidden -w -std=gnu17 -fno-math-errno -I$root/src/guest"
     if [ -n "${CODEMODE_INSTRUMENT:-}" ]; then
-        echo "-fprofile-instr-generate -fprofile-update=single"
+        echo "-fprofile-generate -fprofile-update=single"
     elif [ -e "$profile" ]; then
-        echo "-fprofile-instr-use=$profile"
+        echo "-fprofile-use=$profile"
     fi
 }
 

@@ -1,106 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* codemode-image STDLIB.tar OUT: starts the guest once, and writes its memory for all sessions to start from. */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "base/cleanup.h"
-#include "base/clock.h"
-#include "guest/engine.h"
 #include "image/image.h"
-
-#define BUILD_LIMIT (1ull << 30)
-
-static bool emit(int stream, const void *data, size_t len)
-{
-    (void)stream;
-    while (len) {
-        ssize_t n = write(STDERR_FILENO, data, len);
-        if (n <= 0)
-            return true;
-        data = (const char *)data + n;
-        len -= (size_t)n;
-    }
-    return true;
-}
-
-static void wait_for_guest(void)
-{
-    uint64_t now = cm_clock_ns();
-    if (cm_state.deadline > (int64_t)now) {
-        uint64_t left = (uint64_t)cm_state.deadline - now;
-        nanosleep(&(struct timespec){.tv_sec = (time_t)(left / CM_NS_PER_S), .tv_nsec = (long)(left % CM_NS_PER_S)}, NULL);
-    }
-    cm_guest_resume(CM_WAIT_DEADLINE);
-}
-
-static int call(const char *step, enum cm_entry entry, uint32_t arg0, uint32_t arg1, uint32_t *ret, struct cm_err *err)
-{
-    enum cm_guest_event event;
-    cm_guest_call(entry, arg0, arg1);
-    while ((event = cm_guest_run(ret)) == CM_GUEST_WAITS)
-        wait_for_guest();
-    if (event == CM_GUEST_TRAPPED)
-        return cm_err_set(err, CM_ERR_SANDBOX, "%s: %s", step, cm_guest_trap_text());
-    return 0;
-}
-
-static int call_ok(const char *step, enum cm_entry entry, uint32_t arg0, uint32_t arg1, struct cm_err *err)
-{
-    uint32_t result = 0;
-    int rc = call(step, entry, arg0, arg1, &result, err);
-    if (!rc && result)
-        rc = cm_err_set(err, CM_ERR_SANDBOX, "%s failed with %u", step, result);
-    return rc;
-}
-
-static int mount_archive(const char *path, struct cm_err *err)
-{
-    cm_autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st))
-        return cm_err_sys(err, errno, "open %s", path);
-    if (st.st_size > (256 << 20))
-        return cm_err_set(err, CM_ERR_SANDBOX, "%s is larger than 256 MiB", path);
-    uint32_t size = (uint32_t)st.st_size, at = 0;
-    int rc = call("alloc", CM_ENTRY_ALLOC, size, 0, &at, err);
-    if (rc)
-        return rc;
-    char *to = cm_guest_memory(at, size);
-    if (!at || !to)
-        return cm_err_set(err, CM_ERR_SANDBOX, "no room for %s", path);
-    for (uint32_t got = 0; got < size;) {
-        ssize_t n = read(fd, to + got, size - got);
-        if (n <= 0)
-            return cm_err_sys(err, n ? errno : EIO, "read %s", path);
-        got += (uint32_t)n;
-    }
-    return call_ok("mount", CM_ENTRY_MOUNT, at, size, err);
-}
-
-static int build(const char *archive, const char *out, struct cm_err *err)
-{
-    static const struct cm_guest_ops ops = {.emit = emit};
-    int rc = cm_guest_reserve(&ops, err);
-    if (!rc)
-        rc = cm_guest_create(BUILD_LIMIT, err);
-    uint32_t unused;
-    if (!rc)
-        rc = call("initialize", CM_ENTRY_INITIALIZE, 0, 0, &unused, err);
-    if (!rc)
-        rc = mount_archive(archive, err);
-    if (!rc)
-        rc = call_ok("init", CM_ENTRY_INIT, 0, 0, err);
-    if (!rc)
-        rc = call_ok("seal", CM_ENTRY_SEAL, 0, 0, err);
-    if (!rc)
-        rc = call("poll", CM_ENTRY_POLL, 0, 0, &cm_state.poll, err);
-    return rc ? rc : cm_image_write(out, err);
-}
+#include "sandbox/build.h"
 
 int main(int argc, char **argv)
 {
@@ -109,7 +12,7 @@ int main(int argc, char **argv)
         fputs("usage: codemode-image STDLIB.tar OUT\n", stderr);
         return 2;
     }
-    if (build(argv[1], argv[2], &err)) {
+    if (cm_build_guest(argv[1], true, &err) || cm_image_write(argv[2], &err)) {
         fprintf(stderr, "codemode-image: %s\n", err.text);
         return 1;
     }
