@@ -7,7 +7,8 @@
 #
 #   files/      what was downloaded, each lock entry verified by its SHA-256
 #   src/NAME/   one unpacked tree per source package, with Debian's patches applied
-#   sysroot/    the unpacked binary packages (usr/include/wasm32-wasi, usr/lib/wasm32-wasi)
+#   sysroot/    the unpacked packages for the guest's own architecture (usr/include/wasm32-wasi, usr/lib/wasm32-wasi)
+#   tools/      the unpacked packages for this machine's architecture (usr/bin/wasm2c)
 #   manifest    which Debian revision of each package this is
 #
 # Downloads go through apt, so its signatures, proxies and mirrors hold, but with a configuration and lists of
@@ -15,7 +16,8 @@
 # A finished folder is never touched again. An interrupted run goes on with the files that it already has.
 set -euo pipefail
 
-readonly SUITE=trixie
+readonly SUITE=trixie         # sources and the sysroot
+readonly TOOLS_SUITE=bookworm # programs whose output the build rewrites, so every machine must have the same ones
 readonly DEFAULT_MIRROR=http://deb.debian.org/debian
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -28,8 +30,12 @@ die() {
 }
 
 lock_entries() { grep -v '^#' "$lock_file"; }
+# A program is pinned for one architecture; elsewhere the same version is taken, with apt's signatures alone.
+pinned_entries() {
+    lock_entries | awk -v arch="$(dpkg --print-architecture)" '$2 !~ /\.deb$/ || $2 ~ "_(all|" arch ")[.]deb$"'
+}
 source_packages() { lock_entries | awk '$2 !~ /\.deb$/ { print $3 }' | sort -u; }
-binary_packages() { lock_entries | awk '$2 ~ /\.deb$/ { print $3 }' | sort -u; }
+binary_packages() { lock_entries | awk '$2 ~ /\.deb$/ { split($2, name, "_"); print $3 "=" name[2] }'; } # with versions
 
 # The machine's Debian mirror, as apt itself understands its sources (either file format, options, mirror lists).
 # The mirror of the machine's own release also holds the release that we need. Updates between two point releases
@@ -52,6 +58,7 @@ write_source_list() {
     mirror=$(machine_mirror)
     options="[signed-by=$(archive_keyring)]"
     echo "deb $options ${mirror:-$DEFAULT_MIRROR} $SUITE main"
+    echo "deb $options ${mirror:-$DEFAULT_MIRROR} $TOOLS_SUITE main"
     echo "deb-src $options ${mirror:-$DEFAULT_MIRROR} $SUITE main"
 }
 
@@ -80,7 +87,7 @@ has_file() { echo "$2  $1/$3" | sha256sum --check --status 2>/dev/null; }
 # Names each lock entry that is missing or wrong in folder $1.
 unmet() {
     local sum file package
-    lock_entries | while read -r sum file package; do
+    pinned_entries | while read -r sum file package; do
         has_file "$1" "$sum" "$file" || echo "$file ($package)"
     done
 }
@@ -90,10 +97,10 @@ download() {
     mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$part/files"
     write_source_list >"$apt/sources.list"
     write_apt_conf "$apt" >"$apt/apt.conf"
-    say "package lists of $SUITE from $(awk 'NR == 1 { print $3 }' "$apt/sources.list")"
+    say "package lists of $SUITE and $TOOLS_SUITE from $(awk 'NR == 1 { print $3 }' "$apt/sources.list")"
     apt-get -c "$apt/apt.conf" -q update >&2 ||
-        die "the package lists of Debian $SUITE could not be had from $(awk 'NR == 1 { print $3 }' "$apt/sources.list");" \
-            "check the network (and apt's proxy), then run this again"
+        die "the package lists of Debian $SUITE and $TOOLS_SUITE could not be had from" \
+            "$(awk 'NR == 1 { print $3 }' "$apt/sources.list"); check the network (and apt's proxy), then run this again"
     say "sources: $(source_packages | tr '\n' ' ')"
     (cd "$part/files" && apt-get -c "$apt/apt.conf" -q source --download-only --only-source $(source_packages)) >&2 ||
         die "a source package could not be had ($(unmet "$part/files" | tr '\n' ' ')); check the network, then run this again"
@@ -112,8 +119,8 @@ verify() {
 
 unpack() {
     local part=$1 package dsc deb
-    rm -rf "$part/src" "$part/sysroot"
-    mkdir -p "$part/src" "$part/sysroot"
+    rm -rf "$part/src" "$part/sysroot" "$part/tools"
+    mkdir -p "$part/src" "$part/sysroot" "$part/tools"
     for package in $(source_packages); do
         dsc=$(ls -v "$part/files/${package}"_*.dsc | tail -n 1)
         say "unpack $(basename "$dsc")"
@@ -123,10 +130,12 @@ unpack() {
         echo "source $package $(sed -n 's/^Version: //p' "$dsc") $(sha256sum <"$dsc" | cut -d' ' -f1)"
     done >"$part/manifest"
     rm -f "$part/src/"*.tar.* # copies that dpkg-source leaves
-    for deb in $(lock_entries | awk '$2 ~ /\.deb$/ { print $2 }'); do
-        dpkg-deb -x "$part/files/$deb" "$part/sysroot"
-        echo "binary $(dpkg-deb --show --showformat '${Package} ${Version}' "$part/files/$deb")" \
-            "$(sha256sum <"$part/files/$deb" | cut -d' ' -f1)"
+    for deb in "$part/files/"*.deb; do
+        case $deb in
+        *_all.deb) dpkg-deb -x "$deb" "$part/sysroot" ;;
+        *) dpkg-deb -x "$deb" "$part/tools" ;;
+        esac
+        echo "binary $(dpkg-deb --show --showformat '${Package} ${Version}' "$deb") $(sha256sum <"$deb" | cut -d' ' -f1)"
     done >>"$part/manifest"
 }
 
