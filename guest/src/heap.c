@@ -3,6 +3,7 @@
 
 #include <Python.h>
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -46,8 +47,93 @@ static int fill_chunks(void)
     return 0;
 }
 
+/* Objects of the image live for ever: a session that only looks at them must not write to their pages, and a
+ * reference count is a write. Everything reachable from the collector's lists is made immortal (PEP 683). */
+
+struct list {
+    PyObject **items;
+    size_t len, capacity;
+};
+
+static bool immortal_now(PyObject *op)
+{
+    if (_Py_IsImmortal(op))
+        return false;
+    op->ob_refcnt = _Py_IMMORTAL_REFCNT;
+    return true;
+}
+
+static int reach(PyObject *op, void *arg)
+{
+    struct list *todo = arg;
+    if (!op || !immortal_now(op))
+        return 0;
+    if (todo->len == todo->capacity) {
+        size_t capacity = todo->capacity ? todo->capacity * 2 : 1 << 14;
+        PyObject **items = realloc(todo->items, capacity * sizeof *items);
+        if (!items)
+            return -1;
+        todo->items = items;
+        todo->capacity = capacity;
+    }
+    todo->items[todo->len++] = op;
+    return 0;
+}
+
+/* Code objects do not take part in collection: what they hold is visited by name. */
+static int reach_code(const PyCodeObject *code, struct list *todo)
+{
+    PyObject *const held[] = {code->co_consts, code->co_names,    code->co_exceptiontable, code->co_localsplusnames,
+                              code->co_name,   code->co_filename, code->co_qualname,       code->co_linetable,
+                              code->co_localspluskinds};
+    for (size_t i = 0; i < sizeof held / sizeof *held; i++)
+        if (reach(held[i], todo))
+            return -1;
+    return 0;
+}
+
+static int reach_from(PyObject *op, struct list *todo)
+{
+    if (PyCode_Check(op))
+        return reach_code((PyCodeObject *)op, todo);
+    bool static_type = PyType_Check(op) && !PyType_HasFeature((PyTypeObject *)op, Py_TPFLAGS_HEAPTYPE);
+    traverseproc traverse = Py_TYPE(op)->tp_traverse;
+    return traverse && !static_type ? traverse(op, reach, todo) : 0;
+}
+
+static PyObject *call_gc(const char *function)
+{
+    PyObject *gc = PyImport_ImportModule("gc");
+    PyObject *result = gc ? PyObject_CallMethod(gc, function, NULL) : NULL;
+    Py_XDECREF(gc);
+    return result;
+}
+
+static int make_immortal(void)
+{
+    PyObject *all = call_gc("get_objects");
+    if (!all)
+        return -1;
+    struct list todo = {0};
+    int rc = 0;
+    for (Py_ssize_t i = 0; !rc && i < PyList_GET_SIZE(all); i++)
+        rc = reach(PyList_GET_ITEM(all, i), &todo);
+    /* Later entries are found through earlier ones: the list grows while it is worked off. */
+    for (size_t i = 0; !rc && i < todo.len; i++)
+        rc = reach_from(todo.items[i], &todo);
+    free(todo.items);
+    Py_DECREF(all);
+    if (rc)
+        PyErr_NoMemory();
+    PyObject *frozen = rc ? NULL : call_gc("freeze"); /* and the collector never looks at them again */
+    Py_XDECREF(frozen);
+    return frozen ? 0 : -1;
+}
+
 int heap_seal(void)
 {
+    if (make_immortal())
+        return -1;
     for (size_t size = SMALL_STEP; size <= SMALL_MAX; size += SMALL_STEP)
         if (fill_class(size)) {
             PyErr_NoMemory();
