@@ -193,7 +193,7 @@ step_code() {
     link_wasm
     say "wasm to C"
     wasm2c guest.wasm -n guest -o guest.c
-    rm -rf c && python3 "$here/build/translate.py" guest.c c 8
+    rm -rf c && python3 "$here/build/translate.py" guest.c c 4
     say "C to machine code"
     ls c/*.c | xargs -P"$jobs" -I{} sh -c \
         "clang-19 $(echo $(native_flags)) -c {} -o \$(basename {}).o" || die "the guest's C does not compile"
@@ -229,7 +229,7 @@ main() {
 
     key=$( (echo "$key ${CODEMODE_INSTRUMENT:-}"
         hash_files guest/src guest/build/translate.py tables/fields.def src/guest/layout.h src/guest/wasm-rt.h \
-            src/guest/gate.c src/guest/state.h $([ ! -e "$profile" ] || echo guest/profile)
+            src/guest/gate.c src/guest/state.h $([ -n "${CODEMODE_INSTRUMENT:-}" ] || [ ! -e "$profile" ] || echo guest/profile/guest.profdata)
         sed -n '/^# ---- step: code/,/^# ---- step: stdlib/p' "$here/build.sh"; wasm2c --version) | hash_of)
     cached code "$key" step_code
     ln -sfn "$done_dir" "$out/code"

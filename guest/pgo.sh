@@ -13,10 +13,10 @@ root=$(dirname "$here")
 build=$root/build-pgo
 
 CODEMODE_INSTRUMENT=1 "$here/build.sh" "$build/guest"
-[ -e "$build/build.ninja" ] || meson setup "$build" "$root" -Dinstrumented=true >"$build/meson.log"
+[ -e "$build/build.ninja" ] || meson setup "$build" "$root" -Dinstrumented=true
 ninja -C "$build" codemode-profile
 echo "stage: train"
-rm -f "$build"/*.profraw
-LLVM_PROFILE_FILE="$build/guest.profraw" "$build/codemode-profile" "$build/guest/stdlib.tar" "$here/profile/train.py"
+"$build/codemode-profile" "$build/guest/stdlib.tar" "$here/profile/train.py" "$build/guest.profraw" 2>"$build/train.log" ||
+    { tail "$build/train.log" && exit 1; }
 llvm-profdata-19 merge -o "$here/profile/guest.profdata" "$build/guest.profraw"
 ls -l "$here/profile/guest.profdata"

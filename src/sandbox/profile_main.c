@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* codemode-profile STDLIB.tar TRAIN.py: runs the cells of TRAIN.py in an instrumented guest; the profile is written
- * when the process ends. Built by guest/pgo.sh only. */
+/* codemode-profile STDLIB.tar TRAIN.py OUT.profraw: runs the cells of TRAIN.py in an instrumented guest and writes what
+ * was counted. Built by guest/pgo.sh only. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +9,10 @@
 #include "guest/engine.h"
 #include "ipc/frame.h"
 #include "sandbox/build.h"
+
+/* Of compiler-rt's profile runtime, which has no header. */
+void __llvm_profile_set_filename(const char *path);
+int __llvm_profile_write_file(void);
 
 enum { ROUNDS = 25, FILE_MAX = 1 << 20 };
 
@@ -57,13 +61,16 @@ int main(int argc, char **argv)
 {
     static char text[FILE_MAX + 1];
     struct cm_err err;
-    if (argc != 3 || !read_file(argv[2], text)) {
-        fputs("usage: codemode-profile STDLIB.tar TRAIN.py\n", stderr);
+    if (argc != 4 || !read_file(argv[2], text)) {
+        fputs("usage: codemode-profile STDLIB.tar TRAIN.py OUT.profraw\n", stderr);
         return 2;
     }
     int rc = cm_build_guest(argv[1], false, &err);
     for (int i = 0; !rc && i < ROUNDS; i++)
         rc = execute_cells(text, &err);
+    __llvm_profile_set_filename(argv[3]);
+    if (!rc && __llvm_profile_write_file())
+        rc = cm_err_set(&err, CM_ERR_SYSTEM, "%s cannot be written", argv[3]);
     if (rc)
         fprintf(stderr, "codemode-profile: %s\n", err.text);
     return rc ? 1 : 0;
