@@ -209,8 +209,8 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--codemode', default=str(build / 'codemode'), help='the program that serves (%(default)s)')
     parser.add_argument('--url', help='a running sidecar to use instead; its timeouts and limits must be wide enough')
-    parser.add_argument('--stdlib-tests', default=os.environ.get('CODEMODE_STDLIB_TESTS'), metavar='DIR',
-                        help='Lib/test of the same CPython; default: $CODEMODE_STDLIB_TESTS, else what build/guest/tests-dir names')
+    parser.add_argument('--stdlib-tests', type=Path, default=build / 'guest' / 'tests', metavar='DIR',
+                        help='Lib/test of the same CPython (%(default)s)')
     parser.add_argument('--modules', metavar='A,B', help='only these')
     parser.add_argument('--quick', action='store_true', help='the modules marked "quick" in modules.txt')
     parser.add_argument('--time-limit', type=float, default=180, metavar='SECONDS', help='of each module (%(default)s)')
@@ -221,10 +221,6 @@ def parse():
     parser.add_argument('--expected', type=Path, default=HERE / 'expected.txt', metavar='FILE')
     parser.add_argument('--junit', metavar='FILE', help='also write the outcome as JUnit XML')
     options = parser.parse_args()
-    if not options.stdlib_tests:
-        pointer = build / 'guest' / 'tests-dir'
-        options.stdlib_tests = pointer.read_text().strip() if pointer.is_file() else str(pointer)
-    options.stdlib_tests = Path(options.stdlib_tests)
     if not (options.stdlib_tests / 'support').is_dir():
         parser.error(f'{options.stdlib_tests} is not a Lib/test folder; see --stdlib-tests')
     return options
