@@ -67,6 +67,22 @@ time.monotonic() - start < 0.5'''), 'True')
         self.assertIn('deadlock', answer.error)
         self.assertEqual(self.value('1'), '1')
 
+    def test_deadlock_while_a_cell_awaits(self):
+        answer = self.failure('import asyncio\nseen = []\nasync def wait():\n  try: await asyncio.Event().wait()\n'
+                              '  finally: seen.append(1)\nawait wait()', 'RuntimeError')
+        self.assertIn('deadlock', answer.error)
+        self.assertIn('File "<cell 1>", line 6', answer.traceback)
+        self.assertIn('in wait', answer.traceback)
+        self.assertEqual(self.value('seen'), '[1]')  # its task has ended
+        self.assertEqual(self.value('await asyncio.sleep(0.001, len(asyncio.all_tasks()))'), '1')
+        answer = self.failure('asyncio.run(wait())', 'RuntimeError')
+        self.assertIn('deadlock', answer.error)
+        self.assertEqual(self.value('len(seen)'), '2')
+
+    def test_deadlock_caught_by_the_code(self):
+        self.assertEqual(self.value('import asyncio, threading\nlock = threading.Lock()\nlock.acquire()\ntry: lock.acquire()\n'
+                                    'except RuntimeError as error: x = await asyncio.sleep(0.001, str(error)[:8])\nx'), "'deadlock'")
+
 
 if __name__ == '__main__':
     unittest.main()

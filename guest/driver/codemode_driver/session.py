@@ -225,10 +225,10 @@ class Session:
         task = self._loop.create_task(coroutine, context=self._context)
         try:
             return self._drive(task)
-        except KeyboardInterrupt as interrupt:
-            if not task.done():
-                interrupt.__traceback__ = self._cancel(task)
-            raise interrupt
+        except (KeyboardInterrupt, RuntimeError) as stop:
+            if not task.done():  # then it is an interrupt or a deadlock, of which the loop knows no more than where it is
+                stop.__traceback__ = self._cancel(task)
+            raise stop
 
     def _drive(self, task):
         """Runs the loop until the task is done, also over a stop() that an interrupted run left behind in it."""
@@ -236,8 +236,8 @@ class Session:
             self._mend_loop()
             try:
                 return self._loop.run_until_complete(task)
-            except RuntimeError:
-                if task.done():
+            except RuntimeError as error:
+                if task.done() or error.args == (_DEADLOCK,):
                     raise
         raise RuntimeError('the event loop was stopped again and again before the cell was done')
 
