@@ -5,7 +5,7 @@ The host calls execute() for each cell, reseed() once in every session before it
 warm() once, when the memory image is built from which all sessions start.
 """
 
-from . import loop, network, streams
+from . import hashes, loop, network, streams
 from .session import Session
 from .warmth import reseed, warm_up
 
@@ -54,6 +54,7 @@ def warm():
     return missing
 
 
+hashes.install()
 loop.install()
 network.install()
 streams.install()
