@@ -29,6 +29,7 @@
 #define CM_TOMB_TTL_S         3600
 #define CM_EXEC_ID_MAX        24
 #define CM_CORRELATION_MAX    128
+#define CM_IMAGE_NAME_MAX     80
 
 enum cm_session_state {
 #define CM_SESSION_STATE(name, text) CM_S_##name,
@@ -178,6 +179,7 @@ struct cm_zygote {
     struct cm_timer *timer; /* STARTING: until HELLO is due; DOWN: until the next start */
     uint64_t started_ns;
     unsigned backoff_ms;
+    char image[CM_IMAGE_NAME_MAX]; /* as its newest HELLO named it, printable ASCII; empty before the first */
 };
 
 int cm_zygote_start(struct cm_sessions *m, struct cm_err *err);

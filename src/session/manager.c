@@ -250,6 +250,11 @@ bool cm_sessions_ready(const struct cm_sessions *m)
     return m->zygote.state == CM_ZYGOTE_UP && !m->draining;
 }
 
+const char *cm_sessions_image(const struct cm_sessions *m)
+{
+    return m->zygote.image;
+}
+
 /* operations */
 
 static int admit(const struct cm_sessions *m, bool new_session, struct cm_err *err)

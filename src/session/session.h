@@ -92,6 +92,8 @@ struct cm_sessions *cm_sessions_free(struct cm_sessions *m);
 /* Refuses new work, lets running executions finish until the deadline, then calls `done`. */
 void cm_sessions_drain(struct cm_sessions *m, double deadline_s, void (*done)(void *arg), void *arg);
 bool cm_sessions_ready(const struct cm_sessions *m);
+/* What the zygote calls its memory image: printable ASCII, empty until it has first said hello. The manager's. */
+const char *cm_sessions_image(const struct cm_sessions *m);
 
 /* `done` gets the new id, or NULL and the reason. */
 int cm_sessions_create(struct cm_sessions *m, const char *correlation_id,

@@ -32,21 +32,16 @@ static void on_exit_event(void *arg, int events);
 
 static void on_hello(struct cm_sessions *m, const struct cm_ipc_fields *f)
 {
-    char hex[65];
-    size_t len;
-    const char *hash = cm_ipc_get_bytes(f, CM_FIELD_IMAGE_HASH, &len);
+    struct cm_zygote *z = &m->zygote;
+    size_t len = 0;
+    const char *image = cm_ipc_get_bytes(f, CM_FIELD_IMAGE_HASH, &len);
 
-    size_t n = 0;
-    for (; hash && n < len && n < sizeof hex / 2; n++) {
-        hex[2 * n] = "0123456789abcdef"[(unsigned char)hash[n] >> 4];
-        hex[2 * n + 1] = "0123456789abcdef"[hash[n] & 15];
-    }
-    hex[2 * n] = '\0';
-    cm_metrics_info(m->metrics, "image", hex);
-    m->zygote.state = CM_ZYGOTE_UP;
-    cm_timer_stop(m->zygote.timer);
-    cm_log(CM_LOG_INFO, "zygote_ready", CM_LOG_INT("pid", m->zygote.pid), CM_LOG_STR("image", hex),
-           CM_LOG_REAL("seconds", (double)(cm_clock_ns() - m->zygote.started_ns) / 1e9));
+    cm_printable(z->image, sizeof z->image, image, len);
+    cm_metrics_info(m->metrics, "image", z->image);
+    z->state = CM_ZYGOTE_UP;
+    cm_timer_stop(z->timer);
+    cm_log(CM_LOG_INFO, "zygote_ready", CM_LOG_INT("pid", z->pid), CM_LOG_STR("image", z->image),
+           CM_LOG_REAL("seconds", (double)(cm_clock_ns() - z->started_ns) / 1e9));
     cm_workers_want(m);
 }
 

@@ -43,6 +43,15 @@ def test_build_info_names_the_version(sidecar):
     assert len(info) == 1 and f'version="{version}"' in info[0] and info[0].endswith(" 1")
 
 
+def test_version_names_the_image_and_its_python(sidecar, session):
+    about = sidecar.request("GET", "/version").json()
+    assert session.value("import platform\nplatform.python_version()") == repr(about["python"])
+    assert re.fullmatch("[0-9a-f]{16}-[0-9a-f]{16}", about["image"]), about
+    started = [line for line in sidecar.log_lines() if line["event"] == "zygote_ready"]
+    assert {line["image"] for line in started} == {about["image"]}
+    assert f'image="{about["image"]}"' in sidecar.request("GET", "/metrics").text
+
+
 def test_gauge_follows_the_sessions(sidecar):
     before = sidecar.metric("wasm_sessions_active")
     made = [sidecar.create() for _ in range(3)]

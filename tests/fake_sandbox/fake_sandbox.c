@@ -347,7 +347,7 @@ static int zygote(const char *image)
     if (image_is(image, "no-hello"))
         pause();
     cm_ipc_msg_begin(&m, CM_MSG_HELLO, 0);
-    cm_ipc_put_bytes(&m, CM_FIELD_IMAGE_HASH, "\xab\xcd", 2);
+    cm_ipc_put_bytes(&m, CM_FIELD_IMAGE_HASH, "fake-\x1b\xcd", 7);
     if (cm_ipc_write(CHANNEL_FD, &m, NULL) < 0)
         return 1;
     while (cm_ipc_recv_header_fd(CHANNEL_FD, CM_IPC_GATEWAY, CM_IPC_ZYGOTE, &head, &fd, NULL) == 1 &&

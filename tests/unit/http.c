@@ -115,6 +115,12 @@ bool cm_sessions_ready(const struct cm_sessions *m)
     return ready;
 }
 
+const char *cm_sessions_image(const struct cm_sessions *m)
+{
+    (void)m;
+    return "image \"1\"";
+}
+
 bool cm_sessions_delete(struct cm_sessions *m, const char *id)
 {
     (void)m;
@@ -273,7 +279,8 @@ static void answers_every_route(void **state)
         {"GET /health HTTP/1.1\r\n" CLOSE "\r\n", 200, "{\"status\":\"healthy\"}"},
         {"GET /health?x=%00 HTTP/1.1\r\n" CLOSE "\r\n", 200, "healthy"},
         {"GET /ready HTTP/1.1\r\n" CLOSE "\r\n", 200, "{\"status\":\"ready\"}"},
-        {"GET /version HTTP/1.1\r\n" CLOSE "\r\n", 200, "\"version\":\""},
+        {"GET /version HTTP/1.1\r\n" CLOSE "\r\n", 200,
+         "\"python\":\"" CM_GUEST_PYTHON "\",\"image\":\"image \\\"1\\\"\"}"},
         {"GET /metrics HTTP/1.1\r\n" CLOSE "\r\n", 200, "# TYPE codemode_http_requests_total counter"},
         {"HEAD /health HTTP/1.1\r\n" CLOSE "\r\n", 200, "Content-Length: 20"},
     };

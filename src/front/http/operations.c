@@ -206,7 +206,15 @@ void cm_http_ready(struct request *rq)
 
 void cm_http_version(struct request *rq)
 {
-    cm_http_answer_text(rq, 200, "{\"name\":\"codemode\",\"version\":\"" CM_VERSION "\"}");
+    const char *image = cm_sessions_image(rq->http->sessions);
+    struct cm_buf buf;
+
+    cm_buf_init(&buf, SMALL_MAX);
+    int rc = cm_buf_puts(&buf, "{\"name\":\"codemode\",\"version\":\"" CM_VERSION "\",\"python\":\"" CM_GUEST_PYTHON
+                               "\",\"image\":");
+    rc = rc ? rc : cm_json_put_string(&buf, *image ? image : NULL, strlen(image));
+    rc = rc ? rc : cm_buf_puts(&buf, "}");
+    cm_http_answer_buf(rq, 200, &buf, rc);
 }
 
 void cm_http_metrics(struct request *rq)
