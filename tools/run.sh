@@ -34,8 +34,8 @@ show_how_to_try() {
 The sidecar serves on http://127.0.0.1:$1 (log: build/logs/sidecar.log). Try it from another terminal:
 
   S=\$(curl -s -X POST http://127.0.0.1:$1/session | /usr/bin/python3 -c 'import json,sys; print(json.load(sys.stdin)["session_id"])')
-  curl -s http://127.0.0.1:$1/session/\$S/execute -H 'Content-Type: application/json' -d '{"code": "x = 42"}'; echo
-  curl -s http://127.0.0.1:$1/session/\$S/execute -H 'Content-Type: application/json' -d '{"code": "x * 2"}'; echo
+  curl -s http://127.0.0.1:$1/session/\$S/execute -d '{"code": "x = 42"}'; echo
+  curl -s http://127.0.0.1:$1/session/\$S/execute -d '{"code": "x * 2"}'; echo
   curl -s -X DELETE http://127.0.0.1:$1/session/\$S; echo
 
 or  build/codemode exec -c 'sum(range(10))'   or  ./dev shell.   Ctrl-C stops the sidecar.

@@ -4,6 +4,7 @@
 import contextlib
 import json
 import socket
+import subprocess
 import time
 
 import pytest
@@ -174,16 +175,40 @@ def test_bad_method_or_path(sidecar, method, path, status, code):
         assert answer.headers["Allow"]
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "x"])
-def test_a_body_must_say_that_it_is_json(sidecar, session, kind):
-    answer = sidecar.request("POST", session.path + "/execute", data=b'{"code": "1"}', headers={"Content-Type": kind})
-    check_error(answer, 415, "unsupported_media_type")
+JSON_KINDS = ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"]
+PLAIN_KINDS = ["text/plain", "application/x-www-form-urlencoded", None]
+OTHER_KINDS = ["multipart/form-data; boundary=x", "application/jsonp", "x"]
+PAGE_HEADERS = [{"Origin": "http://localhost:3000"}, {"Referer": "http://localhost/"}, {"Sec-Fetch-Site": "same-origin"}]
 
 
-@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "Application/JSON"])
-def test_kinds_of_json(sidecar, session, kind):
-    answer = sidecar.request("POST", session.path + "/execute", data=b'{"code": "1"}', headers={"Content-Type": kind})
+def send_kind(sidecar, session, kind, headers=None, body=b'{"code": "1"}'):
+    return sidecar.request("POST", session.path + "/execute", data=body, headers={"Content-Type": kind, **(headers or {})})
+
+
+@pytest.mark.parametrize("kind", JSON_KINDS + PLAIN_KINDS)
+def test_a_program_need_not_say_that_it_sends_json(sidecar, session, kind):
+    answer = send_kind(sidecar, session, kind)
     assert answer.status_code == 200, answer.text
+    check_error(send_kind(sidecar, session, kind, body=b"code=1"), 400, "invalid_json")
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_kinds_that_are_not_json(sidecar, session, kind):
+    check_error(send_kind(sidecar, session, kind), 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("headers", PAGE_HEADERS, ids=lambda headers: next(iter(headers)))
+def test_a_web_page_must_say_that_it_sends_json(sidecar, session, headers):
+    """A form on any page can send the plain kinds, so from a browser they are refused."""
+    for kind in JSON_KINDS:
+        assert send_kind(sidecar, session, kind, headers).status_code == 200
+    for kind in PLAIN_KINDS + OTHER_KINDS:
+        check_error(send_kind(sidecar, session, kind, headers), 415, "unsupported_media_type")
+
+
+def test_plain_curl(sidecar, session):
+    command = ["curl", "-s", "--noproxy", "*", sidecar.url + session.path + "/execute", "-d", '{"code": "6 * 7"}']
+    assert json.loads(subprocess.run(command, capture_output=True, timeout=60, check=True).stdout)["result"] == "42"
 
 
 def test_query_is_not_part_of_the_path(sidecar):

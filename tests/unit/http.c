@@ -240,6 +240,19 @@ struct exchange {
     const char *contains;
 };
 
+/* A request of the given content type, with more headers or none. */
+static int status_of_body(const char *type, const char *more)
+{
+    char request[512];
+    int fd = dial(), status = 0;
+
+    snprintf(request, sizeof(request),
+             "POST /execute HTTP/1.1\r\n" CLOSE "%s%sContent-Length: 12\r\n\r\n{\"code\":\"x\"}", type, more);
+    say(fd, request, strlen(request));
+    sscanf(hear_all(fd), "HTTP/1.1 %d", &status);
+    return status;
+}
+
 static void run_exchanges(const struct exchange *list, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -289,6 +302,37 @@ static void answers_every_route(void **state)
     run_exchanges(list, sizeof(list) / sizeof(list[0]));
 }
 
+static void takes_plain_bodies_from_programs_only(void **state)
+{
+    static const char *const browser[] = {"Origin: http://localhost:3000\r\n", "Referer: http://localhost:8080/\r\n",
+                                          "Sec-Fetch-Site: none\r\n", "sec-fetch-mode: no-cors\r\n"};
+    static const struct {
+        const char *type;
+        int program, page; /* status for a program, and for a web page */
+    } list[] = {
+        {"", 200, 415},
+        {"Content-Type: text/plain\r\n", 200, 415},
+        {"Content-Type: Text/Plain;charset=UTF-8\r\n", 200, 415},
+        {"Content-Type: application/x-www-form-urlencoded\r\n", 200, 415},
+        {"Content-Type: application/json\r\n", 200, 200},
+        {"Content-Type: application/problem+json; charset=utf-8\r\n", 200, 200},
+        {"Content-Type: multipart/form-data; boundary=x\r\n", 415, 415},
+        {"Content-Type: text/plainer\r\n", 415, 415},
+        {"Content-Type: application/jsonp\r\n", 415, 415},
+        {"Content-Type: text/plain;x=application/json\r\n", 200, 415},
+        {"Content-Type: +json\r\n", 415, 415},
+        {"Content-Type: text/plain,a/b+json\r\n", 415, 415},
+        {"Content-Type: \r\n", 415, 415},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
+        assert_int_equal(status_of_body(list[i].type, ""), list[i].program);
+        for (size_t k = 0; k < sizeof(browser) / sizeof(browser[0]); k++)
+            assert_int_equal(status_of_body(list[i].type, browser[k]), list[i].page);
+    }
+}
+
 static void answers_errors(void **state)
 {
     static const struct exchange list[] = {
@@ -305,8 +349,6 @@ static void answers_errors(void **state)
         {"POST /execute HTTP/1.1\r\n" JSON("2") "{}", 422, "code: field required"},
         {"POST /execute HTTP/1.1\r\n" JSON("2") "[]", 422, "body: must be a JSON object"},
         {"POST /session HTTP/1.1\r\n" JSON("1") "7", 422, "body: must be a JSON object"},
-        {"POST /execute HTTP/1.1\r\n" CLOSE "Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}", 415,
-         "unsupported_media"},
         {"POST /session HTTP/1.1\r\n" CLOSE
          "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 0\r\n\r\n",
          200, ""},
@@ -457,6 +499,7 @@ int main(void)
         cmocka_unit_test(judges_hosts_and_origins),
         cmocka_unit_test_setup_teardown(answers_every_route, start, stop),
         cmocka_unit_test_setup_teardown(answers_errors, start, stop),
+        cmocka_unit_test_setup_teardown(takes_plain_bodies_from_programs_only, start, stop),
         cmocka_unit_test_setup_teardown(answers_large_bodies, start, stop),
         cmocka_unit_test_setup_teardown(echoes_the_correlation_id, start, stop),
         cmocka_unit_test_setup_teardown(keeps_connections, start, stop),

@@ -3,7 +3,8 @@
  *
  * A web page that somebody looks at can send requests to a port of that person's machine. It cannot choose its
  * Origin header, and without one it can only send what a form can; so a foreign Origin is refused, and so is a
- * body that does not say it is JSON. A name that points to the loopback address today and pointed elsewhere
+ * body that does not say it is JSON. Other programs - curl, with a form's content type by default - need not say
+ * it: they are known by sending none of the headers that a browser adds by itself. A name that points to the loopback address today and pointed elsewhere
  * before (DNS rebinding) makes such a page look local to the browser: the Host header still tells.
  *
  * A body whose length could be read in two ways lets a request hide inside another one when a proxy stands in
@@ -44,6 +45,12 @@ static bool well_formed(const char *name, size_t name_len, const char *value, si
     return is_token(name, name_len) && (value_len == 0 || !memchr(value, '\0', value_len));
 }
 
+static bool is_of_a_page(const char *name)
+{
+    return strcasecmp(name, "origin") == 0 || strcasecmp(name, "referer") == 0 ||
+           strncasecmp(name, "sec-fetch-", 10) == 0;
+}
+
 static enum MHD_Result note_header(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len,
                                    const char *value, size_t value_len)
 {
@@ -52,6 +59,8 @@ static enum MHD_Result note_header(void *cls, enum MHD_ValueKind kind, const cha
     (void)kind;
     if (!well_formed(name, name_len, value, value_len))
         ret->malformed = true;
+    if (is_of_a_page(name))
+        ret->page = true;
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (strcasecmp(known[i].name, name) != 0)
             continue;
@@ -154,11 +163,31 @@ static int guard_framing(const struct headers *hd, struct cm_err *err)
     return 0;
 }
 
-static bool is_json(const char *content_type)
+/* Of a content type without its parameters: application/json, or any type whose suffix says that it is JSON. */
+static bool is_json(const char *type, size_t len)
 {
-    size_t len = strcspn(content_type, "; \t");
+    if (len == 16 && strncasecmp(type, "application/json", len) == 0)
+        return true;
+    const char *slash = memchr(type, '/', len);
+    return slash > type && len > 6 && strncasecmp(type + len - 5, "+json", 5) == 0 && !memchr(type, ',', len);
+}
 
-    return len == 16 && strncasecmp(content_type, "application/json", len) == 0;
+static bool is_plain(const char *type, size_t len)
+{
+    return (len == 10 && strncasecmp(type, "text/plain", len) == 0) ||
+           (len == 33 && strncasecmp(type, "application/x-www-form-urlencoded", len) == 0);
+}
+
+static int guard_type(const struct headers *hd, struct cm_err *err)
+{
+    const char *type = hd->content_type;
+    size_t len = type ? strcspn(type, "; \t") : 0;
+
+    if (type ? is_json(type, len) || (!hd->page && is_plain(type, len)) : !hd->page)
+        return 0;
+    if (!type)
+        return cm_err_set(err, CM_ERR_MEDIA_TYPE, "Content-Type is missing");
+    return cm_err_set(err, CM_ERR_MEDIA_TYPE, "Content-Type: \"%.100s\" is not application/json", type);
 }
 
 static bool has_body(const struct headers *hd)
@@ -176,9 +205,7 @@ int cm_http_guard(const struct cm_http *h, const struct route *route, const stru
         return cm_err_set(err, CM_ERR_FORBIDDEN, "origin \"%.100s\" may not call", hd->origin);
     if (h->loopback && hd->host && !cm_http_host_is_local(hd->host))
         return cm_err_set(err, CM_ERR_FORBIDDEN, "host \"%.100s\" is not a name of this machine", hd->host);
-    if (route && route->body != BODY_NONE && hd->content_type && has_body(hd) && !is_json(hd->content_type))
-        return cm_err_set(err, CM_ERR_MEDIA_TYPE, "Content-Type: \"%.100s\" is not application/json", hd->content_type);
-    return 0;
+    return route && route->body != BODY_NONE && has_body(hd) ? guard_type(hd, err) : 0;
 }
 
 static bool good_correlation(const char *given)

@@ -89,6 +89,7 @@ struct headers {
     const char *host, *origin, *content_type, *content_length, *transfer_encoding, *expect, *correlation;
     const char *twice; /* name of one that may appear only once and did not */
     bool malformed;
+    bool page; /* a header that browsers send and other programs have no reason to */
 };
 
 /* routes.c: finds the route and the session's id. 0, CM_ERR_NOT_FOUND or, with `allow` filled, CM_ERR_METHOD. */
