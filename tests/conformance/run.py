@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run CPython's own regression tests inside the sandbox, each module in a fresh session.
 
+With --torture, each module also in a session that is frozen every few milliseconds and goes on in a fresh process:
+both outcomes must be equal, test for test.
+
 Every failure must be named in expected.txt, with its reason, and every name there must still fail; each module
 must pass at least as many tests as are written there. So the list can only shrink, and a module that fails to
 load, runs nothing, hangs or kills its worker is a failure like any other.
@@ -16,9 +19,11 @@ import argparse
 import concurrent.futures
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -33,31 +38,28 @@ ROOT = HERE.parent.parent
 UNEXPLAINED = 'UNEXPLAINED'
 RECORD = '\x1e'
 REASONS_SHOWN = 6
-
-
-def torture_options(options):
-    """The one place that knows how a server is told to freeze and thaw its sessions every few milliseconds:
-    with another sandbox executable, built beside `codemode`. Returns flags of `codemode serve`."""
-    return ['--sandbox', str(Path(options.codemode).with_name('codemode-torture'))] if options.torture else []
+FREEZES = re.compile(r'codemode-torture: (\d+) frozen (\d+) times')
 
 
 class Server:
-    """A private sidecar, or the running one at `url`."""
+    """A private sidecar with the sandbox of that name, or the running one at `url`."""
 
-    def __init__(self, options):
+    def __init__(self, options, sandbox='codemode-sandbox'):
         self.url = options.url
         self.process = None
+        self._log = tempfile.TemporaryFile(mode='w+', prefix='codemode-log-')
         if not self.url:
-            self._start(options)
+            self._start(options, Path(options.codemode).with_name(sandbox))
 
-    def _start(self, options):
+    def _start(self, options, sandbox):
         with socket.socket() as probe:
             probe.bind(('127.0.0.1', 0))
             port = probe.getsockname()[1]
         limit = str(int(options.time_limit) + 60)
         self.process = subprocess.Popen(
             [options.codemode, 'serve', '--host', '127.0.0.1', '--port', str(port), '--max-timeout', limit,
-             '--max-result', '1Mi', '--max-output', '16Mi', '--log-level', 'WARNING', *torture_options(options)])
+             '--max-result', '1Mi', '--max-output', '16Mi', '--log-level', 'WARNING', '--sandbox', str(sandbox)],
+            stderr=self._log)
         self.url = f'http://127.0.0.1:{port}'
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -67,7 +69,15 @@ class Server:
             except OSError:
                 time.sleep(0.05)
         self.stop()
-        raise SystemExit('the sidecar did not become ready')
+        raise SystemExit('the sidecar did not become ready\n' + self.log())
+
+    def log(self):
+        self._log.seek(0)
+        return self._log.read()
+
+    def freezes(self):
+        """How often each session that was tortured has changed its process, at the least."""
+        return {worker: int(count) for worker, count in FREEZES.findall(self.log())}
 
     def execute(self, code, context, timeout):
         body = json.dumps({'code': code, 'context': context, 'timeout': timeout}).encode()
@@ -83,6 +93,7 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+            sys.stderr.writelines(line for line in self.log().splitlines(True) if not FREEZES.match(line))
 
 
 def last_test(stdout):
@@ -113,6 +124,16 @@ def run_module(server, options, module):
         report['failed']['module'] = ['crash', f'{type(error).__name__}: {error}']
     report['seconds'] = round(time.monotonic() - began, 1)
     return report
+
+
+def differences(plain, tortured):
+    """Sentences about what the torture has changed."""
+    wrong = [f'under torture: {kind}: {name}\n{detail.strip()}'
+             for name, (kind, detail) in tortured['failed'].items() if name not in plain['failed']]
+    wrong += [f'fails, but not under torture: {name}' for name in plain['failed'] if name not in tortured['failed']]
+    wrong += [f'under torture: {what} {tortured[what]!r}, else {plain[what]!r}'
+              for what in ('ran', 'passed', 'skips', 'skipped_module') if plain[what] != tortured[what]]
+    return wrong
 
 
 class Expected:
@@ -169,11 +190,11 @@ class Expected:
         self.path.write_text('\n'.join(lines) + '\n')
 
 
-def show(report, wrong, known):
+def show(report, wrong, known, note=''):
     verdict = 'skipped' if report['skipped_module'] is not None else 'ok' if not wrong else 'WRONG'
     skipped = sum(report['skips'].values())
     print(f'{report["module"]:44} {verdict:8}{report["passed"]:6} passed {len(report["failed"]):4} failed {skipped:5} skipped'
-          f'{report["seconds"]:8.1f} s')
+          f'{report["seconds"]:8.1f} s{note}')
     if report['skipped_module'] is not None:
         print(f'    skipped: {report["skipped_module"]}')
     reasons = sorted(report['skips'].items(), key=lambda item: -item[1])
@@ -212,15 +233,17 @@ def parse():
     parser.add_argument('--stdlib-tests', type=Path, default=build / 'guest' / 'tests', metavar='DIR',
                         help='Lib/test of the same CPython (%(default)s)')
     parser.add_argument('--modules', metavar='A,B', help='only these')
-    parser.add_argument('--quick', action='store_true', help='the modules marked "quick" in modules.txt')
+    parser.add_argument('--quick', action='store_true', help='the modules marked "quick" (or "torture-quick") in modules.txt')
     parser.add_argument('--time-limit', type=float, default=180, metavar='SECONDS', help='of each module (%(default)s)')
     parser.add_argument('--jobs', type=int, default=min(2, os.cpu_count() or 1), help='modules at once (%(default)s)')
     parser.add_argument('--torture', action='store_true',
-                        help='freeze every session every few milliseconds and go on in a fresh process (codemode-torture)')
+                        help='the modules marked "torture", with codemode-sandbox and with codemode-torture')
     parser.add_argument('--update', action='store_true', help='write what was found to expected.txt; reasons are then to be added')
     parser.add_argument('--expected', type=Path, default=HERE / 'expected.txt', metavar='FILE')
     parser.add_argument('--junit', metavar='FILE', help='also write the outcome as JUnit XML')
     options = parser.parse_args()
+    if options.torture and (options.url or options.update):
+        parser.error('--torture starts its own sidecars and writes no list')
     if not (options.stdlib_tests / 'support').is_dir():
         parser.error(f'{options.stdlib_tests} is not a Lib/test folder; see --stdlib-tests')
     return options
@@ -229,13 +252,13 @@ def parse():
 def chosen(options):
     if options.modules:
         return [module for module in options.modules.split(',') if module]
+    mark = ('torture-quick' if options.quick else 'torture') if options.torture else 'quick' if options.quick else None
     lines = [line.partition('#')[0].split() for line in (HERE / 'modules.txt').read_text().splitlines()]
-    return [words[0] for words in lines if words and (not options.quick or 'quick' in words)]
+    return [words[0] for words in lines if words and (not mark or mark in words)]
 
 
-def main():
-    options = parse()
-    expected = Expected(options.expected, options.update)
+def run_plainly(options, expected):
+    """Pairs of a report and what is wrong with it."""
     server = Server(options)
     results = []
     try:
@@ -246,6 +269,34 @@ def main():
                 show(report, wrong, expected.fail.get(report['module'], {}))
     finally:
         server.stop()
+    return results
+
+
+def run_both_ways(options, expected):
+    """The same; what is wrong includes every difference that torture makes."""
+    servers = [Server(options), Server(options, 'codemode-torture')]
+    results = []
+    try:
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+            for pair in pool.map(lambda module: [run_module(server, options, module) for server in servers], chosen(options)):
+                wrong = expected.check(pair[0]) + differences(*pair)
+                results.append((pair[0], wrong))
+                show(pair[0], wrong, expected.fail.get(pair[0]['module'], {}), f', tortured{pair[1]["seconds"]:8.1f} s')
+        freezes = servers[1].freezes()
+    finally:
+        for server in servers:
+            server.stop()
+    print(f'{len(freezes)} sessions were frozen at least {sum(freezes.values())} times')
+    if len(freezes) < len(results):
+        results[-1][1].append(f'only {len(freezes)} of {len(results)} sessions were tortured')
+        print(f'    WRONG: {results[-1][1][-1]}')
+    return results
+
+
+def main():
+    options = parse()
+    expected = Expected(options.expected, options.update)
+    results = (run_both_ways if options.torture else run_plainly)(options, expected)
     if options.update:
         expected.update([report for report, _ in results])
     if options.junit:
