@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 TAP_RESULT = re.compile(r"^(not )?ok (\d+)\b(.*)$")
 TAP_PLAN = re.compile(r"^1\.\.(\d+)")
-MAY_SKIP = {"conformance"}
+MAY_SKIP = {"conformance", "torture"}
 
 
 class Count(NamedTuple):

@@ -31,6 +31,10 @@ suite_conformance() {
     CODEMODE_BUILD=$build /usr/bin/python3 tests/conformance/run.py --quick --junit "$results/conformance.xml"
 }
 
+suite_torture() {
+    CODEMODE_BUILD=$build /usr/bin/python3 tests/conformance/run.py --torture --quick --junit "$results/torture.xml"
+}
+
 suite_lint() {
     lint_all "$results/lint.tap"
     ! grep -q '^not ok' "$results/lint.tap"
@@ -62,6 +66,7 @@ run_suites() { # folder filter
     suite "client tests" sdk suite_pytest sdk sdk/python/tests "$1" "$2"
     [ -z "$2" ] || return 0
     suite "conformance" conformance suite_conformance
+    suite "freeze and thaw" torture suite_torture
     suite "lint" lint suite_lint
 }
 
@@ -76,7 +81,7 @@ verb_test() {
         esac
         shift
     done
-    if [ -n "$sanitizer" ]; then stages_begin 6; elif [ -n "$filter" ]; then stages_begin 7; else stages_begin 9; fi
+    if [ -n "$sanitizer" ]; then stages_begin 6; elif [ -n "$filter" ]; then stages_begin 7; else stages_begin 10; fi
     setup_and_build test
     if [ -n "$sanitizer" ]; then
         stage "compile with sanitizer" sanitizer_build "$sanitizer" "$folder"
