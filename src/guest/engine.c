@@ -22,7 +22,7 @@
 
 #include "guest.h"
 
-#define PAGE 4096
+#define PAGE      4096
 #define WASM_PAGE 65536
 
 static const struct cm_guest_ops *ops;

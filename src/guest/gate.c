@@ -16,7 +16,8 @@ GUEST_DATA struct cm_guest_state cm_state = {0};
 GUEST_DATA void *cm_host_stack = 0;
 
 /* SysV AMD64: a call keeps rbx, rbp, r12-r15, the control bits of MXCSR and the x87 control word. */
-__attribute__((naked, noinline)) void cm_gate_switch(void **save __attribute__((unused)), void *to __attribute__((unused)))
+__attribute__((naked, noinline)) void cm_gate_switch(void **save __attribute__((unused)),
+                                                     void *to __attribute__((unused)))
 {
     __asm__ volatile("pushq %rbp\n pushq %rbx\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
                      "subq $8, %rsp\n stmxcsr (%rsp)\n fnstcw 4(%rsp)\n"

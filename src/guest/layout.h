@@ -13,11 +13,11 @@
 #define CM_MEMORY_BASE 0x60000000ul
 /* A 32-bit address plus a 32-bit offset plus the widest access, all inaccessible above the session's limit. */
 #define CM_MEMORY_RESERVED ((8ul << 30) + (64ul << 10))
-#define CM_MEMORY ((unsigned char *)CM_MEMORY_BASE)
-#define CM_MEMORY_MAX (0xfffful << 16) /* one page below 4 GiB: sizes stay 32-bit numbers */
+#define CM_MEMORY          ((unsigned char *)CM_MEMORY_BASE)
+#define CM_MEMORY_MAX      (0xfffful << 16) /* one page below 4 GiB: sizes stay 32-bit numbers */
 
 #define CM_STACK_BASE 0x300000000ul
 #define CM_STACK_SIZE (8ul << 20) /* the lowest page of each is a guard */
-#define CM_STACKS 256             /* one for each green thread: THREADS_MAX in guest/src/sched.c */
+#define CM_STACKS     256         /* one for each green thread: THREADS_MAX in guest/src/sched.c */
 
 #endif

@@ -11,8 +11,16 @@
 
 #include "guest/layout.h"
 
-enum cm_entry { CM_ENTRY_INITIALIZE, CM_ENTRY_INIT, CM_ENTRY_MOUNT, CM_ENTRY_SEAL, CM_ENTRY_START, CM_ENTRY_ALLOC,
-                CM_ENTRY_EXECUTE, CM_ENTRY_POLL };
+enum cm_entry {
+    CM_ENTRY_INITIALIZE,
+    CM_ENTRY_INIT,
+    CM_ENTRY_MOUNT,
+    CM_ENTRY_SEAL,
+    CM_ENTRY_START,
+    CM_ENTRY_ALLOC,
+    CM_ENTRY_EXECUTE,
+    CM_ENTRY_POLL
+};
 
 struct cm_guest_state {
     /* The call that runs on stack 0. */

@@ -23,10 +23,10 @@ typedef int64_t s64;
 typedef float f32;
 typedef double f64;
 
-#define LIKELY(x) __builtin_expect(!!(x), 1)
-#define UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define wasm_rt_memcpy __builtin_memcpy
-#define WASM_RT_USE_STACK_DEPTH_COUNT 0
+#define LIKELY(x)                       __builtin_expect(!!(x), 1)
+#define UNLIKELY(x)                     __builtin_expect(!!(x), 0)
+#define wasm_rt_memcpy                  __builtin_memcpy
+#define WASM_RT_USE_STACK_DEPTH_COUNT   0
 #define WASM_RT_MEMCHECK_SIGNAL_HANDLER 1
 
 typedef enum {

@@ -9,8 +9,8 @@
 #include "guest/state.h"
 #include "image/image.h"
 
-#define CM_IMAGE_MAGIC  "codemode"
-#define CM_IMAGE_FORMAT 1
+#define CM_IMAGE_MAGIC     "codemode"
+#define CM_IMAGE_FORMAT    1
 #define CM_IMAGE_MEMORY_AT 65536 /* offset of the linear memory: aligned for any page size */
 
 struct cm_image_header {

@@ -35,10 +35,10 @@ static const struct rule {
 #undef CM_SYSCALL
 };
 
-#define LOAD(field)        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
-#define RETURN(action)     BPF_STMT(BPF_RET | BPF_K, action)
-#define SKIP_UNLESS(v, n)  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, v, 0, n)
-#define PER_RULE           8
+#define LOAD(field)       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
+#define RETURN(action)    BPF_STMT(BPF_RET | BPF_K, action)
+#define SKIP_UNLESS(v, n) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, v, 0, n)
+#define PER_RULE          8
 
 static unsigned compile_rule(const struct rule *r, struct sock_filter *out)
 {
@@ -63,8 +63,8 @@ static unsigned compile_rule(const struct rule *r, struct sock_filter *out)
 static int load_filter(struct cm_err *err)
 {
     struct sock_filter code[8 + PER_RULE * CM_COUNT_OF(rules)] = {
-        LOAD(arch), SKIP_UNLESS(AUDIT_ARCH_X86_64, 2), LOAD(nr),
-        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1), RETURN(SECCOMP_RET_KILL_PROCESS)};
+        LOAD(arch), SKIP_UNLESS(AUDIT_ARCH_X86_64, 2), LOAD(nr), BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1),
+        RETURN(SECCOMP_RET_KILL_PROCESS)};
     unsigned n = 5;
     for (unsigned i = 0; i < CM_COUNT_OF(rules); i++)
         n += compile_rule(&rules[i], code + n);
@@ -116,8 +116,9 @@ static int no_files_no_core(struct cm_err *err)
 
 int cm_jail_zygote(pid_t parent, struct cm_err *err)
 {
-    int rc = die_with(parent, err);
-    return rc ? cm_err_wrap(err, "jail step 1 of 2") : (rc = no_new_privileges(err)) ? cm_err_wrap(err, "jail step 2 of 2") : 0;
+    if (die_with(parent, err))
+        return cm_err_wrap(err, "jail step 1 of 2");
+    return no_new_privileges(err) ? cm_err_wrap(err, "jail step 2 of 2") : 0;
 }
 
 int cm_jail_worker(int channel, pid_t parent, struct cm_err *err)

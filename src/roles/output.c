@@ -17,7 +17,7 @@
 #define AGE_MAX_NS 5000000
 
 /* header, field STREAM, head of field DATA */
-#define FRAME_HEAD (CM_IPC_HEADER_SIZE + CM_IPC_FIELD_SIZE + 1 + CM_IPC_FIELD_SIZE)
+#define FRAME_HEAD  (CM_IPC_HEADER_SIZE + CM_IPC_FIELD_SIZE + 1 + CM_IPC_FIELD_SIZE)
 #define DATA_LEN_AT (FRAME_HEAD - 4)
 
 static struct {

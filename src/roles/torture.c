@@ -72,7 +72,8 @@ static _Noreturn void run_one(uint64_t memory_limit)
 {
     struct cm_err err;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (cm_worker_signals(&err) || cm_image_map(image, memory_limit, &err) || (book->frozen && cm_image_thaw(frozen_fd, &err)))
+    if (cm_worker_signals(&err) || cm_image_map(image, memory_limit, &err) ||
+        (book->frozen && cm_image_thaw(frozen_fd, &err)))
         die(&err);
     cm_worker_serve(&(struct cm_worker_life){
         .thawed = book->frozen, .id = book->id, .on_wait = on_wait, .stop_every_us = EVERY_US});

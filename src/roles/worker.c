@@ -134,7 +134,8 @@ static int send_result(uint64_t id, uint32_t answer, struct cm_err *err)
 /* The guest cannot even hold the request. */
 static int send_no_memory(uint64_t id, struct cm_err *err)
 {
-    static const char error[] = "MemoryError: the request does not fit into the session's memory", type[] = "MemoryError";
+    static const char error[] = "MemoryError: the request does not fit into the session's memory",
+                      type[] = "MemoryError";
     struct cm_ipc_msg m;
     cm_ipc_msg_begin(&m, CM_MSG_RESULT, id);
     cm_ipc_put_uint(&m, CM_FIELD_SUCCESS, 0);

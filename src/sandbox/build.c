@@ -35,12 +35,14 @@ static void wait_for_guest(void)
     uint64_t now = cm_clock_ns();
     if (cm_state.deadline > (int64_t)now) {
         uint64_t left = (uint64_t)cm_state.deadline - now;
-        nanosleep(&(struct timespec){.tv_sec = (time_t)(left / CM_NS_PER_S), .tv_nsec = (long)(left % CM_NS_PER_S)}, NULL);
+        nanosleep(&(struct timespec){.tv_sec = (time_t)(left / CM_NS_PER_S), .tv_nsec = (long)(left % CM_NS_PER_S)},
+                  NULL);
     }
     cm_guest_resume(CM_WAIT_DEADLINE);
 }
 
-int cm_build_call(const char *step, enum cm_entry entry, uint32_t arg0, uint32_t arg1, uint32_t *ret, struct cm_err *err)
+int cm_build_call(const char *step, enum cm_entry entry, uint32_t arg0, uint32_t arg1, uint32_t *ret,
+                  struct cm_err *err)
 {
     enum cm_guest_event event;
     cm_guest_call(entry, arg0, arg1);
@@ -103,4 +105,3 @@ int cm_build_guest(const char *archive, bool seal, struct cm_err *err)
         rc = cm_build_call("poll", CM_ENTRY_POLL, 0, 0, &cm_state.poll, err);
     return rc;
 }
-
