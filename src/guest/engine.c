@@ -326,12 +326,19 @@ u32 Z_hostZ_emit(u32 stream, u32 at, u32 len)
     return ops->emit((int)stream, p, len);
 }
 
+/* A stack without its guard could grow into its neighbour. */
+static void guard_or_trap(void *page)
+{
+    if (mprotect(page, PAGE, PROT_NONE))
+        wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
+}
+
 void Z_hostZ_spawn(u32 slot, u32 shadow_top)
 {
-    if (slot == 0 || slot >= CM_STACKS)
+    if (slot == 0 || slot >= CM_STACKS || slot == cm_state.current)
         wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
     if (!cm_state.used[slot])
-        mprotect((void *)(CM_STACK_BASE + slot * CM_STACK_SIZE), PAGE, PROT_NONE);
+        guard_or_trap((void *)(CM_STACK_BASE + slot * CM_STACK_SIZE));
     prepare_stack(slot, cm_gate_thread);
     cm_state.shadow_pointer[slot] = shadow_top;
     if (ops->spawned)
@@ -344,7 +351,7 @@ void Z_hostZ_guard(u32 at)
     if (at % PAGE || cm_state.guard_count == CM_STACKS)
         wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
     cm_state.guards[cm_state.guard_count++] = at;
-    mprotect(page, PAGE, PROT_NONE);
+    guard_or_trap(page);
 }
 
 void Z_hostZ_exit(u32 code)

@@ -73,9 +73,11 @@ _Noreturn void cm_gate_thread(void)
 
 /* ---- the imports that leave a stack */
 
+/* The numbers come from the guest's memory, which a broken guest may have written. A stack that was not left has no
+ * valid stack pointer: to go on from an old one would run on whatever lies there now. */
 void Z_hostZ_switch(u32 from, u32 to)
 {
-    if (from >= CM_STACKS || to >= CM_STACKS || !cm_state.used[to])
+    if (from != cm_state.current || to == from || to >= CM_STACKS || !cm_state.used[to])
         wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
     cm_state.shadow_pointer[from] = cm_guest.w2c___stack_pointer;
     cm_state.current = to;
