@@ -75,15 +75,16 @@ static void on_fault(int signal, siginfo_t *info, void *context)
         wasm_rt_trap(WASM_RT_TRAP_OOB);
     if (in_guest && guest_stack && signal == SIGSEGV && within(address, CM_STACK_BASE, CM_STACKS * CM_STACK_SIZE))
         wasm_rt_trap(WASM_RT_TRAP_EXHAUSTION);
-    struct sigaction dfl = {.sa_handler = SIG_DFL};
-    sigaction(signal, &dfl, NULL); /* our bug: the same instruction faults again and ends the process */
+    /* Our bug: the action is the default again, and the same instruction faults once more. */
 }
 
 static int install_handlers(struct cm_err *err)
 {
     static char stack[64 << 10] __attribute__((aligned(16)));
     stack_t alt = {.ss_sp = stack, .ss_size = sizeof stack};
-    struct sigaction act = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    /* Once only: after a trap no guest runs any more, and the jail does not let us change the action then. */
+    struct sigaction act = {.sa_sigaction = on_fault,
+                            .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | (int)SA_RESETHAND};
     if (sigaltstack(&alt, NULL) || sigaction(SIGSEGV, &act, NULL) || sigaction(SIGBUS, &act, NULL))
         return cm_err_sys(err, errno, "install signal handlers");
     return 0;
