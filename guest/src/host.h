@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Everything that the guest may ask of its host: the import list of the module, and so its attack surface.
  *
- * Only wait() and spin() give the native stack up; the other calls answer at once. Pointers are checked by the
+ * Only wait() and switch() leave the native stack; the other calls answer at once. Pointers are checked by the
  * host against the size of the linear memory; a wrong one ends the worker.
  */
 #ifndef CM_GUEST_HOST_H
@@ -26,8 +26,8 @@ CM_IMPORT("spawn") void cm_host_spawn(int slot, void *shadow_top);
 CM_IMPORT("clock") int64_t cm_host_clock(int id);
 /* Fills with bytes from the system's random source. */
 CM_IMPORT("random") void cm_host_random(void *out, size_t len);
-/* Hands bytes to the host: stream 1 stdout, 2 stderr, 3 the fields of the result. Takes all of them, or none
- * and answers 0 when its buffer is full: then wait for CM_WAIT_OUTPUT. */
+/* Hands bytes to the host: stream 1 stdout, 2 stderr. Takes all of them, or none and answers 0 when its buffer is
+ * full: then wait for CM_WAIT_OUTPUT. */
 CM_IMPORT("emit") int cm_host_emit(int stream, const void *data, size_t len);
 /* Makes one 4 KiB page of linear memory inaccessible for good: the guard below a shadow stack. */
 CM_IMPORT("guard") void cm_host_guard(void *page);

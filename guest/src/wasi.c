@@ -138,9 +138,9 @@ int32_t WASI(fd_prestat_dir_name)(int32_t fd, int32_t path, int32_t len)
 int32_t WASI(fd_close)(int32_t fd)
 {
     struct fd *f = get_fd(fd);
-    if (!f)
+    if (!f || fd == ROOT_FD) /* nobody opened it, and without it there are no files: os.closerange() passes it by */
         return __WASI_ERRNO_BADF;
-    if (f->node && fd != ROOT_FD)
+    if (f->node)
         cm_fs_unref(f->node);
     *f = (struct fd){.kind = CLOSED};
     return 0;
@@ -149,7 +149,7 @@ int32_t WASI(fd_close)(int32_t fd)
 int32_t WASI(fd_renumber)(int32_t from, int32_t to)
 {
     struct fd *f = get_fd(from);
-    if (!f || to < 0 || to >= FDS_MAX)
+    if (!f || to < 0 || to >= FDS_MAX || from == ROOT_FD || to == ROOT_FD)
         return __WASI_ERRNO_BADF;
     if (from == to)
         return 0;
