@@ -88,6 +88,8 @@ static bool put_answer(PyObject *t)
     return ok;
 }
 
+enum { FAILURE_MAX = 256 }; /* more than put_failure() and the memory's peak take */
+
 /* The driver promises an answer for everything; if memory is too short even for that, say so. */
 static void put_failure(void)
 {
@@ -290,5 +292,5 @@ CM_EXPORT("guest_start") int cm_guest_start(void)
     if (!done)
         return failed("reseed");
     Py_DECREF(done);
-    return 0;
+    return answer_room(FAILURE_MAX) ? 0 : failed("start"); /* so that put_failure() never needs memory */
 }
