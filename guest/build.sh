@@ -164,8 +164,9 @@ link_wasm() {
 }
 
 # No stack protector and no CET: a frozen stack must mean the same in another process. x86-64-v2: any server since 2010.
+# Stack clash protection: no frame, however large, may step over the guard page into the neighbour's stack.
 native_flags() {
-    echo "-O2 -march=x86-64-v2 -fno-stack-protector -fcf-protection=none -fno-pie -fno-pic -fomit-frame-pointer
+    echo "-O2 -march=x86-64-v2 -fno-stack-protector -fstack-clash-protection -fcf-protection=none -fno-pie -fno-pic -fomit-frame-pointer
         -fno-asynchronous-unwind-tables -fvisibility=hidden -w -std=gnu17 -fno-math-errno -I$root/src/guest"
     if [ -n "${CODEMODE_INSTRUMENT:-}" ]; then
         echo "-fprofile-generate -fprofile-update=single"
