@@ -40,18 +40,17 @@ static const char *const trap_text[] = {
     [WASM_RT_TRAP_INVALID_CONVERSION] = "invalid conversion to an integer",
     [WASM_RT_TRAP_UNREACHABLE] = "the interpreter aborted",
     [WASM_RT_TRAP_CALL_INDIRECT] = "call of a function of another type",
-    [WASM_RT_TRAP_EXHAUSTION] = "native stack exhausted",
-    [WASM_RT_TRAP_EXIT] = "the interpreter asked to end",
+    [WASM_RT_TRAP_EXHAUSTION] = "stack exhausted",
 };
 
 const char *cm_guest_trap_text(void)
 {
+    static char text[64];
+    if (trap == WASM_RT_TRAP_EXIT) {
+        snprintf(text, sizeof text, "the code ended the interpreter with status %u", exit_code & 0xff);
+        return text;
+    }
     return trap_text[trap] ? trap_text[trap] : "no trap";
-}
-
-int cm_guest_exit_code(void)
-{
-    return trap == WASM_RT_TRAP_EXIT ? (int)(exit_code & 0xff) : -1;
 }
 
 _Noreturn void wasm_rt_trap(wasm_rt_trap_t why)
@@ -66,13 +65,22 @@ static bool within(uintptr_t address, uintptr_t start, size_t len)
     return address - start < len;
 }
 
+/* The page below a green thread's shadow stack. */
+static bool is_guard(uintptr_t address)
+{
+    for (uint32_t i = 0; i < cm_state.guard_count; i++)
+        if (within(address, CM_MEMORY_BASE + cm_state.guards[i], PAGE))
+            return true;
+    return false;
+}
+
 static void on_fault(int signal, siginfo_t *info, void *context)
 {
     const ucontext_t *uc = context;
     uintptr_t address = (uintptr_t)info->si_addr, sp = (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
     bool guest_stack = within(sp, CM_STACK_BASE, CM_STACKS * CM_STACK_SIZE);
     if (in_guest && guest_stack && signal == SIGSEGV && within(address, CM_MEMORY_BASE, CM_MEMORY_RESERVED))
-        wasm_rt_trap(WASM_RT_TRAP_OOB);
+        wasm_rt_trap(is_guard(address) ? WASM_RT_TRAP_EXHAUSTION : WASM_RT_TRAP_OOB);
     if (in_guest && guest_stack && signal == SIGSEGV && within(address, CM_STACK_BASE, CM_STACKS * CM_STACK_SIZE))
         wasm_rt_trap(WASM_RT_TRAP_EXHAUSTION);
     /* Our bug: the action is the default again, and the same instruction faults once more. */
@@ -338,6 +346,7 @@ void Z_hostZ_spawn(u32 slot, u32 shadow_top)
 {
     if (slot == 0 || slot >= CM_STACKS || slot == cm_state.current)
         wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
+    /* cppcheck-suppress arrayIndexOutOfBoundsCond ; it does not know that wasm_rt_trap() never returns */
     if (!cm_state.used[slot])
         guard_or_trap((void *)(CM_STACK_BASE + slot * CM_STACK_SIZE));
     prepare_stack(slot, cm_gate_thread);

@@ -68,7 +68,5 @@ bool cm_guest_threaded(void);
 
 /* One line on why the guest trapped. */
 const char *cm_guest_trap_text(void);
-/* Exit code of a guest that asked to end, or -1. */
-int cm_guest_exit_code(void);
 
 #endif
