@@ -163,11 +163,13 @@ link_wasm() {
     rm -f "${objects[@]}"
 }
 
+# The last flag gives every bytecode a dispatch jump of its own, which clang 19 would merge into one: about 7 % faster.
 # No stack protector and no CET: a frozen stack must mean the same in another process. x86-64-v2: any server since 2010.
 # Stack clash protection: no frame, however large, may step over the guard page into the neighbour's stack.
 native_flags() {
     echo "-O2 -march=x86-64-v2 -fno-stack-protector -fstack-clash-protection -fcf-protection=none -fno-pie -fno-pic -fomit-frame-pointer
-        -fno-asynchronous-unwind-tables -fvisibility=hidden -w -std=gnu17 -fno-math-errno -I$root/src/guest"
+        -fno-asynchronous-unwind-tables -fvisibility=hidden -w -std=gnu17 -fno-math-errno -I$root/src/guest
+        -mllvm -tail-dup-pred-size=10000"
     if [ -n "${CODEMODE_INSTRUMENT:-}" ]; then
         echo "-fprofile-generate -fprofile-update=single"
     elif [ -e "$profile" ]; then
