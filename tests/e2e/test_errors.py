@@ -258,10 +258,33 @@ def test_bad_bytes_on_the_wire(sidecar, shared, name):
     assert shared.value("1") == "1"
 
 
-def test_zero_in_a_header(sidecar, shared):
-    """The protocol leaves open whether it is refused or taken for a blank."""
-    received = sidecar.raw(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\nConnection: close\r\n\r\n")
-    assert received[:12] in (b"", b"HTTP/1.1 200", b"HTTP/1.1 400")
+ZEROS = {
+    "a value": (b"X: a\x00b", (200, 400)),
+    "a name": (b"X\x00Y: a", (400,)),
+    "the length's end": (b"Content-Length: 13\x00", (200, 400)),
+    "the length": (b"Content-Length: 1\x003", (400,)),
+    "the coding": (b"Transfer-Encoding: chun\x00ked", (400, 501)),
+    "the origin": (b"Origin: http://evil.example\x00", (400, 403)),
+    "the origin's start": (b"Origin: \x00http://evil.example", (400, 403)),
+    "the host": (b"Host: localhost\x00.evil.example", (200, 400, 403)),
+    "the correlation id": (b"X-Correlation-Id: ab\x00cd", (200, 400)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ZEROS))
+def test_zero_in_a_header(sidecar, shared, name):
+    """Refused or without harm. The HTTP library decides which: up to its version 0.9 it ends a value at the zero
+    before we see it, later ones refuse the request. In no version does a zero get past a check, split an answer
+    in two, or come back."""
+    header, statuses = ZEROS[name]
+    request = [b"POST /execute HTTP/1.1", b"Content-Type: application/json", b"Connection: close", header]
+    if not header.startswith(b"Host"):
+        request.append(b"Host: localhost")
+    if not header.startswith((b"Content-Length", b"Transfer-Encoding")):
+        request.append(b"Content-Length: 13")
+    received = sidecar.raw(b"\r\n".join(request) + b'\r\n\r\n{"code": "1"}')
+    assert received == b"" or received.startswith(tuple(b"HTTP/1.1 %d " % status for status in statuses)), received
+    assert received.count(b"HTTP/1.1 ") <= 1 and b"\0" not in received
     assert shared.value("1") == "1"
 
 

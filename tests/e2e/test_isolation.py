@@ -122,7 +122,9 @@ def status_of(pid):
 
 
 def test_processes_are_confined(sidecar, session):
+    """The filter of system calls is for workers: the zygote runs no code of a session, and has to fork."""
     assert status_of(sidecar.zygote())["NoNewPrivs"].strip() == "1"
+    session.ok("1")  # promised is that it holds before the session's first code runs
     status = status_of(session.pid())
     assert status["NoNewPrivs"].strip() == "1" and status["Seccomp"].strip() == "2", status
     assert status["Threads"].strip() == "1"
@@ -135,9 +137,19 @@ def test_worker_holds_one_socket_and_no_environment(session):
         with pytest.raises(PermissionError):
             os.listdir(f"/proc/{pid}/fd")
         return
-    targets = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    assert len(targets) == 1 and targets[0].startswith("socket:"), targets
+    held = {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    assert list(held) == ["0"] and held["0"].startswith("socket:"), held
     with open(f"/proc/{pid}/environ", "rb") as file:
         assert file.read().strip(b"\0") == b""
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         assert SECRET.encode() not in file.read()
+
+
+def test_zygote_holds_what_it_needs(sidecar):
+    """The image, the gateway's channel and a place for a last word; no connection, no listener, no secret."""
+    pid = sidecar.zygote()
+    held = {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    assert set(held) == {"0", "1", "2", "3", "4"} and held["0"] == held["1"] == "/dev/null", held
+    assert sum(target.startswith("socket:") for target in held.values()) == 1, held
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        assert file.read() == b""

@@ -3,7 +3,7 @@
 
 import pytest
 
-from support import eventually, resident_bytes
+from support import alive, eventually, resident_bytes
 
 MEBI = 1 << 20
 SETTINGS = {"MEMORY_LIMIT": "128Mi", "MAX_OUTPUT": "64Ki", "MAX_RESULT": "16Ki", "MAX_LOCALS": "16Ki"}
@@ -91,9 +91,22 @@ def test_depth_is_an_error(session, code, kinds):
 
 
 def test_memory_of_a_deleted_session_comes_back(sidecar):
-    before = len(sidecar.children())
+    """With its process. A spare one may be on its way up or down, so what counts is the server at rest."""
     for _ in range(10):
         session = sidecar.create()
         session.ok("b = bytes(60 << 20)")
+        pid = session.pid()
         session.delete()
-    eventually(lambda: len(sidecar.children()) <= before, "the processes are gone")
+        eventually(lambda: not alive(pid), "the session's process is gone")
+    eventually(lambda: len(sidecar.children()) <= sidecar.base_children, "no other process has taken its place")
+
+
+def test_deleted_objects_make_room(session):
+    """The process does not shrink, but what was freed is used again, also right after the limit was hit."""
+    for _ in range(3):
+        session.fails("l = []\nwhile True: l.append(bytes(1 << 20))", "MemoryError", timeout=60)
+        held = int(session.value("len(l)"))
+        assert held > 20
+        session.ok("del l")
+        assert session.value(f"b = [bytes(1 << 20) for _ in range({held} * 3 // 4)]; len(b) > 10") == "True"
+        session.ok("del b")
