@@ -153,7 +153,6 @@ UNKNOWN = "session-" + "f" * 32
         ("GET", "/health/", 404, "not_found"),
         ("GET", "/healthy", 404, "not_found"),
         ("POST", f"/session/{UNKNOWN}/execute/more", 404, "not_found"),
-        ("GET", "//health", 404, "not_found"),
         ("GET", "/HEALTH", 404, "not_found"),
         ("GET", "/session", 405, "method_not_allowed"),
         ("PUT", "/session", 405, "method_not_allowed"),
@@ -209,6 +208,12 @@ def test_a_web_page_must_say_that_it_sends_json(sidecar, session, headers):
 def test_plain_curl(sidecar, session):
     command = ["curl", "-s", "--noproxy", "*", sidecar.url + session.path + "/execute", "-d", '{"code": "6 * 7"}']
     assert json.loads(subprocess.run(command, capture_output=True, timeout=60, check=True).stdout)["result"] == "42"
+
+
+def test_two_slashes_are_not_one(sidecar):
+    """On the wire, because client libraries differ in whether they tidy a path."""
+    received = sidecar.raw(b"GET //health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert received.startswith(b"HTTP/1.1 404 ") and b'"not_found"' in received
 
 
 def test_query_is_not_part_of_the_path(sidecar):
