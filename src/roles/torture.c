@@ -16,18 +16,22 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "guest/engine.h"
 #include "image/freeze.h"
 #include "jail/jail.h"
 #include "roles/worker.h"
 
-enum { EVERY_US = 5000, FROZEN = 77 };
+/* A session of hundreds of megabytes takes longer to freeze than it would run. So it runs for at least a part of
+ * that time; the timer knows less than a second. */
+enum { EVERY_US = 5000, EVERY_MAX_US = 900000, PART = 8, FROZEN = 77 };
 
 /* Beside the frozen session, in memory that the processes share. */
 struct book {
     uint64_t id;   /* of the execution that was frozen, 0: none */
     bool frozen;
     unsigned freezes;
+    uint64_t left_ns; /* when the session began to leave its last process */
 };
 
 static struct book *book;
@@ -55,6 +59,7 @@ static void on_wait(uint64_t id)
     if (!cm_guest_stopping())
         return;
     book->id = id;
+    book->left_ns = cm_clock_ns();
     if (cm_image_freeze(frozen_fd, image, &err))
         die(&err);
     book->frozen = true;
@@ -68,6 +73,12 @@ static void forward(int signal)
         kill(child, signal);
 }
 
+static unsigned stop_after_us(void)
+{
+    uint64_t us = book->frozen ? (cm_clock_ns() - book->left_ns) / 1000 / PART : 0;
+    return us < EVERY_US ? EVERY_US : us > EVERY_MAX_US ? EVERY_MAX_US : (unsigned)us;
+}
+
 static _Noreturn void run_one(uint64_t memory_limit)
 {
     struct cm_err err;
@@ -76,7 +87,7 @@ static _Noreturn void run_one(uint64_t memory_limit)
         (book->frozen && cm_image_thaw(frozen_fd, &err)))
         die(&err);
     cm_worker_serve(&(struct cm_worker_life){
-        .thawed = book->frozen, .id = book->id, .on_wait = on_wait, .stop_every_us = EVERY_US});
+        .thawed = book->frozen, .id = book->id, .on_wait = on_wait, .stop_every_us = stop_after_us()});
 }
 
 _Noreturn void cm_worker_main(int channel, pid_t gateway, const struct cm_image *i, uint64_t memory_limit)
