@@ -76,7 +76,7 @@ static int write_memory(int fd, uint32_t *ret_runs, struct cm_err *err)
         return cm_err_sys(err, errno, "open the page map");
     uint64_t pages = cm_guest_size() / PAGE;
     struct run run = {0, 0};
-    bool own[AT_ONCE];
+    bool own[AT_ONCE] = {false};
     int rc = 0;
     *ret_runs = 0;
     for (uint64_t first = 0; !rc && first < pages; first += AT_ONCE) {
