@@ -176,7 +176,8 @@ static int status_number(pid_t pid, const char *key)
 
     snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
     FILE *f = fopen(path, "r");
-    assert_non_null(f);
+    if (!f)
+        return -1;
     while (fgets(line, sizeof line, f))
         if (!strncmp(line, key, strlen(key)))
             value = atoi(line + strlen(key));
