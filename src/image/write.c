@@ -44,6 +44,8 @@ static int write_at(int fd, const void *data, size_t len, off_t at, struct cm_er
 int cm_image_write(const char *path, struct cm_err *err)
 {
     char part[PATH_MAX];
+    if (cm_guest_threaded())
+        return cm_err_set(err, CM_ERR_SANDBOX, "a thread of the guest is alive: its stack would be lost");
     if (snprintf(part, sizeof part, "%s.part", path) >= (int)sizeof part)
         return cm_err_set(err, CM_ERR_SANDBOX, "the path is too long: %s", path);
     cm_autofd int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
