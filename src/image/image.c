@@ -48,10 +48,10 @@ int cm_image_load(const char *path, struct cm_image *ret, struct cm_err *err)
 
 int cm_image_map(const struct cm_image *image, uint64_t limit, struct cm_err *err)
 {
+    if (limit < image->memory_size + CM_IMAGE_ROOM)
+        limit = image->memory_size + CM_IMAGE_ROOM;
     if (limit > CM_MEMORY_MAX)
         limit = CM_MEMORY_MAX;
-    if (limit < image->memory_size)
-        limit = image->memory_size;
     struct cm_image_header h;
     int rc = read_header(image->fd, &h, "the image", err);
     if (rc)

@@ -14,6 +14,7 @@
 #include "base/err.h"
 
 #define CM_IMAGE_ID_MAX 80
+#define CM_IMAGE_ROOM   (16u << 20) /* with less a session cannot even say that its memory is full */
 
 struct cm_image {
     int fd;
@@ -28,7 +29,7 @@ int cm_image_write(const char *path, struct cm_err *err);
  * leaves it to those who have it open. */
 int cm_image_load(const char *path, struct cm_image *ret, struct cm_err *err);
 /* Makes the image this process's guest: after cm_guest_reserve(), usually after a fork. `limit`: bytes to which the
- * session's memory may grow; at least the image's own size. */
+ * session's memory may grow; at least the image's own size and CM_IMAGE_ROOM. */
 int cm_image_map(const struct cm_image *image, uint64_t limit, struct cm_err *err);
 
 #endif

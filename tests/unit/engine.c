@@ -191,6 +191,16 @@ static void use_memory(void)
     CHECK(gives("1 + 1", "2"));
 }
 
+static void use_the_least_memory(void)
+{
+    map(0);
+    CHECK(raises("b = bytearray(1 << 25)", "MemoryError"));
+    CHECK(raises("b = []\nwhile True: b.append([0] * 100)", "MemoryError"));
+    CHECK(gives("del b\nimport threading\n"
+                "t = threading.Thread(target=print, args=('a thread',)); t.start(); t.join(); 1 + 1",
+                "2"));
+}
+
 static void on_alarm(int signal)
 {
     (void)signal;
@@ -394,6 +404,7 @@ static void runs_executions(void **state)
     (void)state;
     succeeds(run_frames);
     succeeds(use_memory);
+    succeeds(use_the_least_memory);
 }
 
 static void interrupts(void **state)
