@@ -206,8 +206,9 @@ static int dial(void)
     struct timeval limit = {.tv_sec = 10};
     int fd = socket(AF_INET, SOCK_STREAM, 0);
 
-    assert_true(fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) &&
-                !connect(fd, (struct sockaddr *)&to, sizeof(to)));
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) ||
+        connect(fd, (struct sockaddr *)&to, sizeof(to)))
+        abort();
     return fd;
 }
 
