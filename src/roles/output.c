@@ -5,6 +5,8 @@
 #include "roles/output.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -30,13 +32,30 @@ static struct {
     uint8_t data[BUFFER];
 } out;
 
+/* cm_output_push() comes from signal handlers and keeps its hands off while somebody else is at work. */
+static volatile sig_atomic_t busy;
+
+static void enter(void)
+{
+    busy = 1;
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+static void leave(void)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+    busy = 0;
+}
+
 void cm_output_begin(int fd, uint64_t id)
 {
+    enter();
     out.fd = fd;
     out.id = id;
     out.start = out.end = 0;
     out.open = SIZE_MAX;
     out.sent_at = 0;
+    leave();
 }
 
 static void open_frame(int stream)
@@ -81,7 +100,7 @@ static void send_some(uint64_t now)
     out.sent_at = now;
 }
 
-bool cm_output_emit(int stream, const void *data, size_t len)
+static bool emit(int stream, const void *data, size_t len)
 {
     if (!len)
         return true;
@@ -100,6 +119,20 @@ bool cm_output_emit(int stream, const void *data, size_t len)
     return true;
 }
 
+bool cm_output_emit(int stream, const void *data, size_t len)
+{
+    enter();
+    bool taken = emit(stream, data, len);
+    leave();
+    return taken;
+}
+
+void cm_output_push(void)
+{
+    if (!busy && out.start != out.end)
+        send_some(cm_clock_ns());
+}
+
 bool cm_output_pending(void)
 {
     return out.start != out.end;
@@ -109,7 +142,9 @@ int cm_output_flush(struct cm_err *err)
 {
     if (out.start == out.end)
         return 0;
+    enter();
     int rc = cm_fd_write_all(out.fd, out.data + out.start, out.end - out.start);
     sent(out.end - out.start);
+    leave();
     return rc ? cm_err_sys(err, -rc, "send output") : 0;
 }

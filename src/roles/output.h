@@ -16,6 +16,8 @@ void cm_output_begin(int fd, uint64_t id);
 /* Takes all or, when the buffer is full, nothing. Never blocks. */
 bool cm_output_emit(int stream, const void *data, size_t len);
 bool cm_output_pending(void);
+/* Async-signal-safe: sends what the socket takes at once. A worker that may be killed soon keeps nothing back. */
+void cm_output_push(void);
 /* Sends everything; blocks until the gateway has room. */
 int cm_output_flush(struct cm_err *err);
 

@@ -41,14 +41,16 @@ static void tick(bool on)
 static void on_signal(int signal)
 {
     int saved = errno;
-    if (signal == SIGUSR1)
+    if (signal == SIGUSR1) {
         cm_guest_interrupt();
-    else if (life.stop_every_us)
+        cm_output_push(); /* code that does not react is killed with what waits here */
+    } else if (life.stop_every_us) {
         cm_guest_stop();
-    else if (cm_guest_threaded())
+    } else if (cm_guest_threaded()) {
         cm_guest_nudge();
-    else
+    } else {
         tick(false);
+    }
     errno = saved;
 }
 

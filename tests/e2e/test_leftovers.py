@@ -66,6 +66,14 @@ def test_sys_exit_in_a_thread_ends_the_thread(session):
     assert session.value("threading.active_count()") == "1"
 
 
+def test_a_killed_execution_has_lost_none_of_its_output(sidecar):
+    session = sidecar.create()
+    # A loop in C that never looks for signals.
+    reply = session.run("print('first'); print('second'); sum(range(10**12))", timeout=0.3)
+    assert (reply["state"], reply["stdout"]) == ("lost", "first\nsecond\n")
+    session.delete()
+
+
 # --- as many threads as there are stacks
 
 def test_the_limit_of_threads(session):

@@ -104,6 +104,19 @@ static void gathers_what_follows_closely(void **state)
     assert_silence();
 }
 
+static void pushes_what_waits(void **state)
+{
+    (void)state;
+    assert_true(emit(1, "a"));
+    assert_true(emit(1, "b"));
+    cm_output_push();
+    assert_false(cm_output_pending());
+    assert_frame(1, "a");
+    assert_frame(1, "b");
+    cm_output_push();
+    assert_silence();
+}
+
 static void sends_when_the_last_is_old(void **state)
 {
     (void)state;
@@ -233,8 +246,13 @@ int main(void)
     signal(SIGPIPE, SIG_IGN);
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(gathers_what_follows_closely),  TEST(sends_when_the_last_is_old), TEST(refuses_what_does_not_fit),
-        TEST(goes_on_after_a_partial_send),  TEST(never_blocks_in_emit),       TEST(begins_anew),
+        TEST(gathers_what_follows_closely),
+        TEST(sends_when_the_last_is_old),
+        TEST(refuses_what_does_not_fit),
+        TEST(goes_on_after_a_partial_send),
+        TEST(never_blocks_in_emit),
+        TEST(begins_anew),
+        TEST(pushes_what_waits),
         TEST(says_that_the_gateway_is_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
