@@ -5,7 +5,8 @@
 #
 # Builds what the sandbox is linked with and what its image is made of:
 #
-#   OUT_DIR/code/       the guest as machine code: part*.c.o, table.c.o, data.c.o, guest.h, id.c
+#   OUT_DIR/code/       the guest as machine code: part*.c.o, table.c.o, data.c.o, guest.h
+#   OUT_DIR/id.c        the hash of that code and the gate, by which images and programs know each other
 #   OUT_DIR/stdlib.tar  the guest's /usr: standard library, driver, time zones
 #   OUT_DIR/tests       CPython's Lib/test, for the conformance run
 #   OUT_DIR/manifest    what all of it was made from
@@ -13,7 +14,7 @@
 # Each step is kept in the cache under the hash of everything that goes into it, so a fresh clone on the same
 # machine builds nothing; an interrupted step goes on where it stopped, or begins anew. The steps, with the time
 # they take on two cores: sources (10 s), python (3 min: CPython for the build and for wasm, and its libraries),
-# code (1 to 3 min: wasm, wasm2c, machine code), stdlib (3 s).
+# wasm (3 s), code (1 to 3 min: wasm2c, machine code), stdlib (3 s).
 #
 # Environment: CODEMODE_CACHE; CODEMODE_INSTRUMENT=1 builds code that records an execution profile (guest/pgo.sh).
 set -euo pipefail
@@ -23,7 +24,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 cache=${CODEMODE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/codemode}
 jobs=$(nproc)
-profile=$here/profile/guest.profdata
+profile=guest/profile/guest.profdata
 
 say() { echo "stage: $*"; }
 die() {
@@ -98,7 +99,7 @@ build_libraries() {
         cp sqlite/sqlite3.h sqlite/sqlite3ext.h include/
         archive sqlite3 "-Isqlite -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_OMIT_WAL -DSQLITE_THREADSAFE=0
             -DSQLITE_ENABLE_FTS5 -DSQLITE_ENABLE_RTREE -DSQLITE_ENABLE_MATH_FUNCTIONS -DSQLITE_DEFAULT_MEMSTATUS=0
-            -DLONGDOUBLE_TYPE=double -DSQLITE_TEMP_STORE=2" sqlite/sqlite3.c
+            -DLONGDOUBLE_TYPE=double -DSQLITE_TEMP_STORE=2 -DSQLITE_DEFAULT_UNIX_VFS='\"unix\"'" sqlite/sqlite3.c
     fi
 }
 
@@ -140,12 +141,9 @@ step_python() {
     find host wasm -name '*.o' ! -path 'wasm/Modules/config.o' -delete
 }
 
-# ---- step: code
+# ---- step: wasm
 
-# wabt of one fixed version: translate.py rewrites exactly the C that this one writes.
-wasm2c() { "$sources/tools/usr/bin/wasm2c" "$@"; }
-
-link_wasm() {
+step_wasm() {
     say "link the guest"
     local name objects=()
     for name in fs wasi sched heap main; do
@@ -163,6 +161,11 @@ link_wasm() {
     rm -f "${objects[@]}"
 }
 
+# ---- step: code
+
+# wabt of one fixed version: translate.py rewrites exactly the C that this one writes.
+wasm2c() { "$sources/tools/usr/bin/wasm2c" "$@"; }
+
 # The last flag gives every bytecode a dispatch jump of its own, which clang 19 would merge into one: about 7 % faster.
 # No stack protector and no CET: a frozen stack must mean the same in another process. x86-64-v2: any server since 2010.
 # Stack clash protection: no frame, however large, may step over the guard page into the neighbour's stack.
@@ -172,10 +175,12 @@ native_flags() {
         -mllvm -tail-dup-pred-size=10000"
     if [ -n "${CODEMODE_INSTRUMENT:-}" ]; then
         echo "-fprofile-generate -fprofile-update=single"
-    elif [ -e "$profile" ]; then
-        echo "-fprofile-use=$profile"
+    elif [ -n "$(profile_in_use)" ]; then
+        echo "-fprofile-use=$root/$(profile_in_use)"
     fi
 }
+
+profile_in_use() { [ -n "${CODEMODE_INSTRUMENT:-}" ] || [ ! -e "$root/$profile" ] || echo "$profile"; }
 
 check_objects() {
     local undefined
@@ -193,16 +198,14 @@ check_objects() {
 }
 
 step_code() {
-    link_wasm
     say "wasm to C"
-    wasm2c guest.wasm -n guest -o guest.c
+    wasm2c "$wasm/guest.wasm" -n guest -o guest.c
     rm -rf c && python3 "$here/build/translate.py" guest.c c 4
     say "C to machine code"
     ls c/*.c | xargs -P"$jobs" -I{} sh -c \
         "clang-19 $(echo $(native_flags)) -c {} -o \$(basename {}).o" || die "the guest's C does not compile"
     [ -n "${CODEMODE_INSTRUMENT:-}" ] || check_objects
     cp c/guest.h .
-    echo "const char cm_guest_id[65] = \"$(cat part*.o table.c.o "$root/src/guest/"{gate.c,state.h,layout.h} | sha256sum | cut -c1-64)\";" >id.c
     rm -rf c guest.c
 }
 
@@ -212,6 +215,15 @@ step_stdlib() {
     say "standard library"
     PYTHONPATH="$python/python/Lib" "$python/host/python" "$here/build/stdlib.py" "$python/python/Lib" \
         "$here/driver/codemode_driver" "$python"/_sysconfigdata_*.py /usr/share/zoneinfo stdlib.tar
+}
+
+# Left alone when it is the same, so that nothing is linked again.
+write_id() {
+    local id
+    id=$(cat "$1"/code/part*.o "$1/code/table.c.o" "$root/src/guest/"{gate.c,state.h,layout.h} | sha256sum | cut -c1-64)
+    echo "const char cm_guest_id[65] = \"$id\";" >"$1/id.c.part"
+    cmp -s "$1/id.c.part" "$1/id.c" || mv "$1/id.c.part" "$1/id.c"
+    rm -f "$1/id.c.part"
 }
 
 main() {
@@ -225,17 +237,24 @@ main() {
     sources=$("$here/fetch.sh" "$cache")
     wasm_tools
 
-    key=$( (hash_files guest/patches guest/config.site; sed -n '/^# ---- tools/,/^# ---- step: code/p' "$here/build.sh"
+    key=$( (hash_files guest/patches guest/config.site; sed -n '/^# ---- tools/,/^# ---- step: wasm/p' "$here/build.sh"
         clang-19 --version | head -n 1; basename "$sources") | hash_of)
     cached python "$key" step_python
     python=$done_dir
 
-    key=$( (echo "$key ${CODEMODE_INSTRUMENT:-}"
-        hash_files guest/src guest/build/translate.py tables/fields.def src/guest/layout.h src/guest/wasm-rt.h \
-            src/guest/gate.c src/guest/state.h $([ -n "${CODEMODE_INSTRUMENT:-}" ] || [ ! -e "$profile" ] || echo guest/profile/guest.profdata)
-        sed -n '/^# ---- step: code/,/^# ---- step: stdlib/p' "$here/build.sh"; wasm2c --version) | hash_of)
+    key=$( (echo "$key"; hash_files guest/src tables/fields.def
+        sed -n '/^# ---- step: wasm/,/^# ---- step: code/p' "$here/build.sh") | hash_of)
+    cached wasm "$key" step_wasm
+    wasm=$done_dir
+
+    # By the module itself, not its sources: what does not change the module need not be compiled again.
+    key=$( (sha256sum <"$wasm/guest.wasm"; echo "${CODEMODE_INSTRUMENT:-}"
+        hash_files guest/build/translate.py src/guest/layout.h src/guest/wasm-rt.h $(profile_in_use)
+        sed -n '/^# ---- step: code/,/^# ---- step: stdlib/p' "$here/build.sh"; wasm2c --version
+        clang-19 --version | head -n 1) | hash_of)
     cached code "$key" step_code
     ln -sfn "$done_dir" "$out/code"
+    write_id "$out"
 
     key=$( (basename "$python"; hash_files guest/driver guest/build/stdlib.py; dpkg-query -W tzdata) | hash_of)
     cached stdlib "$key" step_stdlib

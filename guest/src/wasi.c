@@ -5,6 +5,9 @@
  * files, environment, clocks and descriptors need nothing of the host but time, random bytes and an outlet for
  * stdout and stderr. Arguments have the raw form of the ABI: pointers and sizes are 32-bit integers.
  */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -562,6 +565,42 @@ int32_t WASI(path_readlink)(int32_t fd, int32_t path, int32_t len, int32_t buffe
     memcpy((char *)buffer, text, text_len);
     *(uint32_t *)ret = (uint32_t)text_len;
     return 0;
+}
+
+/* ---- fcntl: as the C library's, and with locks that are always granted. All who could hold one are in this process,
+ * and SQLite, who alone asks for them, keeps its own books on that. */
+
+enum { GET_LOCK = 12, SET_LOCK = 13, SET_LOCK_WAIT = 14, UNLOCKED = 2 }; /* SQLite's own numbers where libc has none */
+
+static int get_flags(const struct fd *f)
+{
+    bool read = f->rights & RIGHTS_READ, write = f->rights & __WASI_RIGHTS_FD_WRITE;
+    return f->flags | (read && write ? O_RDWR : write ? O_WRONLY : read ? O_RDONLY : O_SEARCH);
+}
+
+int fcntl(int fd, int command, ...)
+{
+    struct fd *f = get_fd(fd);
+    va_list args;
+    va_start(args, command);
+    int rc = 0;
+    if (!f) {
+        errno = EBADF;
+        rc = -1;
+    } else if (command == F_GETFD) {
+        rc = FD_CLOEXEC;
+    } else if (command == F_GETFL) {
+        rc = get_flags(f);
+    } else if (command == F_SETFL) {
+        f->flags = (__wasi_fdflags_t)(va_arg(args, int) & 0xfff); /* the part that is WASI's */
+    } else if (command == GET_LOCK) {
+        *va_arg(args, short *) = UNLOCKED;
+    } else if (command != F_SETFD && command != SET_LOCK && command != SET_LOCK_WAIT) {
+        errno = EINVAL;
+        rc = -1;
+    }
+    va_end(args);
+    return rc;
 }
 
 /* ---- waiting */
