@@ -166,6 +166,8 @@ static const char *read_typed(struct input *in)
     int count;
 
     release_keys(in);
+    /* el_gets() shows the prompt before it takes the terminal out of line mode: a Ctrl-D typed in between is lost. */
+    el_set(in->edit, EL_PREP_TERM, 1);
     const char *line = el_gets(in->edit, &count);
     gather_keys(in);
     if (line && count > 1 && in->history)
