@@ -238,7 +238,7 @@ main() {
     wasm_tools
 
     key=$( (hash_files guest/patches guest/config.site; sed -n '/^# ---- tools/,/^# ---- step: wasm/p' "$here/build.sh"
-        clang-19 --version | head -n 1; basename "$sources") | hash_of)
+        clang-19 --version | head -n 1; grep -v '^binary wabt' "$sources/manifest") | hash_of)
     cached python "$key" step_python
     python=$done_dir
 

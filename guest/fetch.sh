@@ -18,7 +18,7 @@ set -euo pipefail
 
 readonly SUITE=trixie         # sources and the sysroot
 readonly TOOLS_SUITE=bookworm # programs whose output the build rewrites, so every machine must have the same ones
-readonly DEFAULT_MIRROR=http://deb.debian.org/debian
+readonly FORMAT=1 # of the finished folder: a change of what is in it needs another number
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 lock_file=$here/sources.lock
@@ -56,10 +56,11 @@ archive_keyring() {
 write_source_list() {
     local mirror options
     mirror=$(machine_mirror)
+    [ -n "$mirror" ] || die "apt knows no mirror of Debian 12 or 13 (main); add one to its sources"
     options="[signed-by=$(archive_keyring)]"
-    echo "deb $options ${mirror:-$DEFAULT_MIRROR} $SUITE main"
-    echo "deb $options ${mirror:-$DEFAULT_MIRROR} $TOOLS_SUITE main"
-    echo "deb-src $options ${mirror:-$DEFAULT_MIRROR} $SUITE main"
+    echo "deb $options $mirror $SUITE main"
+    echo "deb $options $mirror $TOOLS_SUITE main"
+    echo "deb-src $options $mirror $SUITE main"
 }
 
 # Read after the machine's own configuration (apt -c), so proxies and timeouts stay as they are. Hooks of the
@@ -144,7 +145,7 @@ main() {
     local cache key final part
     mkdir -p "$1"
     cache=$(cd "$1" && pwd)
-    key=$(cat "$lock_file" "${BASH_SOURCE[0]}" | sha256sum | cut -c1-16)
+    key=$( (cat "$lock_file"; echo "$FORMAT") | sha256sum | cut -c1-16)
     final=$cache/sources-$key
     part=$final.part
     exec 9>"$cache/fetch.lock"
