@@ -300,6 +300,10 @@ class Sidecar:
     def descriptors(self):
         return os.listdir(f"/proc/{self.process.pid}/fd")
 
+    def descriptor_targets(self):
+        folder = f"/proc/{self.process.pid}/fd"
+        return [os.readlink(f"{folder}/{number}") for number in self.descriptors()]
+
     # --- its end
 
     def check_clean(self):
@@ -309,7 +313,10 @@ class Sidecar:
         self.hang_up()
         assert self.process.poll() is None, f"the server died:\n{self.log_text()[-4000:]}"
         eventually(lambda: len(self.children()) <= self.base_children, "no worker is left over")
-        eventually(lambda: len(self.descriptors()) <= self.base_descriptors + 1, "no descriptor is left open")
+        try:
+            eventually(lambda: len(self.descriptors()) <= self.base_descriptors + 1, "no descriptor is left open")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {self.base_descriptors} at rest, now {self.descriptor_targets()}") from None
         assert self.request("GET", "/health").status_code == 200
         self.hang_up()
 
