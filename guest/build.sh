@@ -34,13 +34,19 @@ die() {
 hash_of() { sha256sum | cut -c1-20; }
 hash_files() { (cd "$root" && find "$@" -type f ! -name '*.pyc' | LC_ALL=C sort | xargs sha256sum); }
 
-# cached NAME KEY FUNCTION: prints nothing; leaves the finished folder in $cache/NAME-KEY and its path in $done_dir.
+# cached NAME KEY FUNCTION: leaves the finished folder in $cache/NAME-KEY and its path in $done_dir. One build at a time;
+# who finds everything finished waits for nobody.
 cached() {
     done_dir=$cache/$1-$2
-    [ -d "$done_dir" ] && return
-    mkdir -p "$done_dir.part"
-    (cd "$done_dir.part" && "$3")
-    mv "$done_dir.part" "$done_dir"
+    [ ! -d "$done_dir" ] || return 0
+    exec 9>"$cache/guest.lock"
+    flock 9
+    if [ ! -d "$done_dir" ]; then
+        mkdir -p "$done_dir.part"
+        (cd "$done_dir.part" && "$3")
+        mv "$done_dir.part" "$done_dir"
+    fi
+    exec 9>&-
 }
 
 # ---- tools: the wasm side of clang, with Debian's wasi-libc in a folder of its own
@@ -231,8 +237,6 @@ main() {
     mkdir -p "$1" "$cache"
     local out key
     out=$(cd "$1" && pwd)
-    exec 9>"$cache/guest.lock"
-    flock 9
     say "sources"
     sources=$("$here/fetch.sh" "$cache")
     wasm_tools
