@@ -30,12 +30,6 @@ struct cm_signal {
     void *arg;
 };
 
-struct cm_hook {
-    uv_prepare_t uv;
-    void (*cb)(void *arg);
-    void *arg;
-};
-
 static void free_handle(uv_handle_t *handle)
 {
     free(handle);
@@ -145,11 +139,6 @@ void cm_task_cancel(struct cm_loop *loop, struct cm_task *task)
     ring_remove(task);
     if (loop->tasks.next == &loop->tasks)
         uv_idle_stop(&loop->pending);
-}
-
-bool cm_task_posted(const struct cm_task *task)
-{
-    return task->next != NULL;
 }
 
 /* Descriptors */
@@ -275,37 +264,5 @@ struct cm_signal *cm_signal_close(struct cm_signal *signal)
 {
     if (signal)
         uv_close((uv_handle_t *)&signal->uv, free_handle);
-    return NULL;
-}
-
-/* Hooks */
-
-static void on_prepare(uv_prepare_t *handle)
-{
-    struct cm_hook *hook = (struct cm_hook *)handle;
-
-    hook->cb(hook->arg);
-}
-
-struct cm_hook *cm_hook_open(struct cm_loop *loop, void (*before_sleep)(void *arg), void *arg, struct cm_err *err)
-{
-    struct cm_hook *hook = calloc(1, sizeof *hook);
-
-    if (!hook) {
-        cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a hook");
-        return NULL;
-    }
-    hook->cb = before_sleep;
-    hook->arg = arg;
-    uv_prepare_init(&loop->uv, &hook->uv);
-    uv_prepare_start(&hook->uv, on_prepare);
-    uv_unref((uv_handle_t *)&hook->uv);
-    return hook;
-}
-
-struct cm_hook *cm_hook_close(struct cm_hook *hook)
-{
-    if (hook)
-        uv_close((uv_handle_t *)&hook->uv, free_handle);
     return NULL;
 }

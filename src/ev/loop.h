@@ -18,7 +18,6 @@ struct cm_loop;
 struct cm_watch;
 struct cm_timer;
 struct cm_signal;
-struct cm_hook;
 
 enum { CM_EV_READ = 1, CM_EV_WRITE = 2 };
 
@@ -49,11 +48,6 @@ struct cm_signal *cm_signal_open(struct cm_loop *loop, int signum, void (*cb)(vo
                                  struct cm_err *err);
 struct cm_signal *cm_signal_close(struct cm_signal *signal);
 
-/* Called in each turn before the loop waits for events: the place to flush what callbacks have gathered. Does not
- * keep the loop running. */
-struct cm_hook *cm_hook_open(struct cm_loop *loop, void (*before_sleep)(void *arg), void *arg, struct cm_err *err);
-struct cm_hook *cm_hook_close(struct cm_hook *hook);
-
 /* Work for the next turn. A part of the caller's object, zeroed before first use, so that posting cannot fail. */
 struct cm_task {
     struct cm_task *prev, *next; /* of the loop's queue; NULL while not posted */
@@ -65,6 +59,5 @@ struct cm_task {
 void cm_task_post(struct cm_loop *loop, struct cm_task *task, void (*cb)(void *arg), void *arg);
 /* Accepts a task that is not posted. */
 void cm_task_cancel(struct cm_loop *loop, struct cm_task *task);
-bool cm_task_posted(const struct cm_task *task);
 
 #endif

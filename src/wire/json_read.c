@@ -126,6 +126,7 @@ static bool scan_word(struct scan *s, const char *word)
 }
 
 static bool scan_value(struct scan *s, struct cm_json_value *ret);
+static bool collect(struct scan *s, struct cm_json_member *wanted, size_t count);
 
 /* The next member's name and value; the caller stands at the name's quote. */
 static bool scan_member(struct scan *s, struct cm_json_value *ret_name, struct cm_json_value *ret)
@@ -156,19 +157,10 @@ static bool scan_array(struct scan *s)
     return take(s, ']') || refuse(s, "',' or ']' must follow an element");
 }
 
+/* An object whose members nobody asked for. */
 static bool scan_object(struct scan *s)
 {
-    struct cm_json_value name, value;
-
-    skip_blank(s);
-    if (take(s, '}'))
-        return true;
-    do {
-        if (!scan_member(s, &name, &value))
-            return false;
-        skip_blank(s);
-    } while (take(s, ','));
-    return take(s, '}') || refuse(s, "',' or '}' must follow a member");
+    return collect(s, NULL, 0);
 }
 
 static bool scan_nested(struct scan *s, enum cm_json_kind kind)
