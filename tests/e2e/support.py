@@ -284,8 +284,8 @@ class Sidecar:
         return self._log.read()
 
     def log_lines(self):
-        """The log as JSON objects; a line that is none fails."""
-        return [json.loads(line) for line in self.log_text().splitlines()]
+        """The log as JSON objects; a line that is none fails. What follows the last newline is still being written."""
+        return [json.loads(line) for line in self.log_text().split("\n")[:-1]]
 
     def children(self):
         """Process ids of the zygote and of all workers, oldest first."""
