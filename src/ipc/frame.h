@@ -75,7 +75,7 @@ const char *cm_ipc_get_bytes(const struct cm_ipc_fields *f, enum cm_ipc_field ta
 
 /* Writing: a frame is gathered as an iovec. Bytes are not copied and must live until the frame is written; the
  * struct must not move in between, for the vector points into it. */
-#define CM_IPC_FIELDS_MAX 12
+#define CM_IPC_FIELDS_MAX 16
 struct cm_ipc_msg {
     const struct cm_ipc_message_info *info;
     uint64_t id, len; /* of the payload so far */
