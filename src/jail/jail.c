@@ -2,78 +2,16 @@
 #include "jail/jail.h"
 
 #include <errno.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
+#include <fcntl.h>
 #include <signal.h>
-#include <stddef.h>
-#include <sys/mman.h>
+#include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
-
-#if !defined(__x86_64__)
-#error "the system call filter knows x86-64 only"
-#endif
-
-#define X32_BIT 0x40000000u
-
-/* ---- the filter: one table, one comparison each, the rest kills */
-
-enum { ANY = -1 };
-
-static const struct rule {
-    unsigned number;
-    int argument;
-    unsigned value;
-} rules[] = {
-#define CM_SYSCALL(name, argument, value, reason) {SYS_##name, argument, value},
-#include "syscalls.def"
-#undef CM_SYSCALL
-};
-
-#define LOAD(field)       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
-#define RETURN(action)    BPF_STMT(BPF_RET | BPF_K, action)
-#define SKIP_UNLESS(v, n) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, v, 0, n)
-#define PER_RULE          8
-
-static unsigned compile_rule(const struct rule *r, struct sock_filter *out)
-{
-    unsigned n = 0;
-    if (r->argument == ANY) {
-        out[n++] = (struct sock_filter)SKIP_UNLESS(r->number, 1);
-        out[n++] = (struct sock_filter)RETURN(SECCOMP_RET_ALLOW);
-        return n;
-    }
-    /* Both halves of the argument: the kernel passes 64 bits. */
-    unsigned low = (unsigned)offsetof(struct seccomp_data, args) + 8u * (unsigned)r->argument;
-    out[n++] = (struct sock_filter)SKIP_UNLESS(r->number, 6);
-    out[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, low);
-    out[n++] = (struct sock_filter)SKIP_UNLESS(r->value, 3);
-    out[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, low + 4);
-    out[n++] = (struct sock_filter)SKIP_UNLESS(0, 1);
-    out[n++] = (struct sock_filter)RETURN(SECCOMP_RET_ALLOW);
-    out[n++] = (struct sock_filter)RETURN(SECCOMP_RET_KILL_PROCESS);
-    return n;
-}
-
-static int load_filter(struct cm_err *err)
-{
-    struct sock_filter code[8 + PER_RULE * CM_COUNT_OF(rules)] = {
-        LOAD(arch), SKIP_UNLESS(AUDIT_ARCH_X86_64, 2), LOAD(nr), BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1),
-        RETURN(SECCOMP_RET_KILL_PROCESS)};
-    unsigned n = 5;
-    for (unsigned i = 0; i < CM_COUNT_OF(rules); i++)
-        n += compile_rule(&rules[i], code + n);
-    code[n++] = (struct sock_filter)RETURN(SECCOMP_RET_KILL_PROCESS);
-    struct sock_fprog program = {.len = (unsigned short)n, .filter = code};
-    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program))
-        return cm_err_sys(err, errno, "load the system call filter");
-    return 0;
-}
+#include "jail/filter.h"
 
 /* ---- the steps */
 
@@ -93,23 +31,37 @@ static int no_new_privileges(struct cm_err *err)
     return 0;
 }
 
-static int only_channel(int channel, struct cm_err *err)
+/* A descriptor may stand where another one has to go, so all of them are moved out of the way first. */
+static int only_these(const struct cm_jail_worker *w, struct cm_err *err)
 {
-    if (channel != CM_JAIL_CHANNEL && dup2(channel, CM_JAIL_CHANNEL) < 0)
-        return cm_err_sys(err, errno, "move the channel");
-    if (syscall(SYS_close_range, CM_JAIL_CHANNEL + 1, ~0u, 0))
+    int high[CM_JAIL_FDS_MAX];
+    if (w->fd_count < 1 || w->fd_count > CM_JAIL_FDS_MAX)
+        return cm_err_set(err, CM_ERR_SANDBOX, "%u descriptors for a worker", w->fd_count);
+    for (unsigned i = 0; i < w->fd_count; i++) {
+        high[i] = w->fds[i] < 0 ? -1 : fcntl(w->fds[i], F_DUPFD, CM_JAIL_FDS_MAX);
+        if (w->fds[i] >= 0 && high[i] < 0)
+            return cm_err_sys(err, errno, "move descriptor %d", w->fds[i]);
+    }
+    for (unsigned i = 0; i < w->fd_count; i++)
+        if (high[i] < 0)
+            close((int)i);
+        else if (dup2(high[i], (int)i) < 0)
+            return cm_err_sys(err, errno, "make descriptor %u", i);
+    if (syscall(SYS_close_range, w->fd_count, ~0u, 0))
         return cm_err_sys(err, errno, "close descriptors");
     return 0;
 }
 
-static int no_files_no_core(struct cm_err *err)
+static int no_files_no_core(uint64_t file_max, struct cm_err *err)
 {
-    static const int none[] = {RLIMIT_CORE, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NPROC};
-    const struct rlimit zero = {0, 0}, one = {1, 1};
+    static const int none[] = {RLIMIT_CORE, RLIMIT_MEMLOCK, RLIMIT_NPROC};
+    const struct rlimit zero = {0, 0}, one = {1, 1}, file = {file_max, file_max};
     for (unsigned i = 0; i < CM_COUNT_OF(none); i++)
         if (setrlimit((__rlimit_resource_t)none[i], &zero))
             return cm_err_sys(err, errno, "set resource limit %d", none[i]);
-    if (setrlimit(RLIMIT_NOFILE, &one))
+    if (setrlimit(RLIMIT_FSIZE, &file))
+        return cm_err_sys(err, errno, "limit the size of files");
+    if (setrlimit(RLIMIT_NOFILE, &one)) /* the kept ones stay open, and no other fits */
         return cm_err_sys(err, errno, "limit descriptors");
     return 0;
 }
@@ -121,17 +73,17 @@ int cm_jail_zygote(pid_t parent, struct cm_err *err)
     return no_new_privileges(err) ? cm_err_wrap(err, "jail step 2 of 2") : 0;
 }
 
-int cm_jail_worker(int channel, pid_t parent, struct cm_err *err)
+int cm_jail_worker(const struct cm_jail_worker *w, struct cm_err *err)
 {
     int step = 1, rc;
     /* 1: first, so that nothing of what follows can outlive the gateway */
-    rc = die_with(parent, err);
+    rc = die_with(w->parent, err);
     /* 2: the image, the zygote's channel and standard streams are not for guests */
     if (!rc && step++)
-        rc = only_channel(channel, err);
+        rc = only_these(w, err);
     /* 3: what a system call that we allow could still do to the machine */
     if (!rc && step++)
-        rc = no_files_no_core(err);
+        rc = no_files_no_core(w->file_max, err);
     /* 4: no other process of the user may look into this one, and its /proc entries are root's */
     if (!rc && step++ && prctl(PR_SET_DUMPABLE, 0))
         rc = cm_err_sys(err, errno, "clear dumpable");
@@ -140,6 +92,14 @@ int cm_jail_worker(int channel, pid_t parent, struct cm_err *err)
         rc = no_new_privileges(err);
     /* 6: last, for it forbids all of the above */
     if (!rc && step++)
-        rc = load_filter(err);
+        rc = cm_jail_filter_load(cm_jail_calls, cm_jail_calls_count, CM_JAIL_WORKER, err);
     return rc ? cm_err_wrap(err, "jail step %d of 6", step) : 0;
+}
+
+int cm_jail_open_self(const char *name, struct cm_err *err)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/%s", name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    return fd >= 0 ? fd : cm_err_sys(err, errno, "open %s", path);
 }

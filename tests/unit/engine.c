@@ -388,7 +388,8 @@ static void fault_in_jail(void)
 {
     int pair[2];
     map(256 * MIB);
-    CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair) && !cm_jail_worker(pair[0], getppid(), NULL));
+    CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    CHECK(!cm_jail_worker(&(struct cm_jail_worker){getppid(), {pair[0]}, 1, 0}, NULL));
     touch_nothing();
 }
 
