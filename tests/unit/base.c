@@ -22,6 +22,15 @@ static void err_table_and_words(void **state)
 
     assert_int_equal(cm_err_info(CM_ERR_NO_SESSION)->http, 404);
     assert_string_equal(cm_err_info(-5)->short_name, "system_error");
+    static const int all[] = {
+#define CM_ERROR(name, number, http, short_name, retry, remediation) number,
+#include "errors.def"
+#undef CM_ERROR
+    };
+    for (size_t i = 0; i < CM_COUNT_OF(all); i++) { /* whoever is sent away for now learns for how long */
+        int http = cm_err_info(all[i])->http;
+        assert_int_equal(cm_err_info(all[i])->retry > 0, http == 429 || http == 503);
+    }
     assert_int_equal(cm_err_sys(&err, ENOENT, "open %s", "x"), CM_ERR_SYSTEM);
     assert_string_equal(err.text, "open x: No such file or directory");
     assert_int_equal(cm_err_wrap(&err, "worker %d", 7), CM_ERR_SYSTEM);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -30,7 +31,7 @@ void cm_http_answer_error(struct request *rq, const struct cm_err *err)
     cm_buf_init(&a->body, ERROR_MAX);
     a->status = (unsigned)cm_err_info(err->code)->http;
     a->content_type = JSON_TYPE;
-    a->retry_after = a->status == 429 || a->status == 503;
+    a->retry_after = cm_err_info(err->code)->retry;
     if (write_error(&a->body, err) < 0)
         a->status = 0; /* not even memory for this: the connection is closed */
 }
@@ -76,7 +77,9 @@ static void count(const struct request *rq)
 static void add_headers(const struct request *rq, struct MHD_Response *response)
 {
     const struct answer *a = &rq->answer;
+    char retry[16];
 
+    snprintf(retry, sizeof(retry), "%u", a->retry_after);
     MHD_add_response_header(response, "Content-Type", a->content_type);
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
     MHD_add_response_header(response, "Cache-Control", "no-store");
@@ -84,7 +87,7 @@ static void add_headers(const struct request *rq, struct MHD_Response *response)
     if (a->allow)
         MHD_add_response_header(response, "Allow", a->allow);
     if (a->retry_after)
-        MHD_add_response_header(response, "Retry-After", "1");
+        MHD_add_response_header(response, "Retry-After", retry);
     if (a->close || rq->http->draining)
         MHD_add_response_header(response, "Connection", "close");
 }

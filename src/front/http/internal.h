@@ -63,7 +63,8 @@ struct answer {
     struct cm_buf body;
     const char *content_type, *allow;
     char allow_text[64];
-    bool retry_after, close;
+    unsigned retry_after; /* seconds; 0 = nothing is said */
+    bool close;
 };
 
 /* One request. Shared by the daemon's connection and, while a session is being created, by that creation. */

@@ -200,7 +200,7 @@ void cm_http_ready(struct request *rq)
         cm_http_answer_text(rq, 200, "{\"status\":\"ready\"}");
     } else {
         cm_http_answer_text(rq, 503, "{\"status\":\"not_ready\"}");
-        rq->answer.retry_after = true;
+        rq->answer.retry_after = cm_err_info(CM_ERR_NOT_READY)->retry;
     }
 }
 
