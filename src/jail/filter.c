@@ -4,11 +4,15 @@
 #include "jail/filter.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -76,7 +80,7 @@ int cm_jail_filter_load(const struct cm_jail_call *calls, unsigned count, enum c
     if (count > CM_JAIL_CALLS_MAX)
         return cm_err_set(err, CM_ERR_SANDBOX, "%u rows in a system call filter", count);
     for (unsigned i = 0; i < count; i++)
-        if (calls[i].who == who)
+        if (calls[i].who == who || calls[i].who == CM_JAIL_WORKER)
             n += compile(&calls[i], code + n);
     code[n++] = (struct sock_filter)RETURN(SECCOMP_RET_KILL_PROCESS);
     struct sock_fprog program = {.len = (unsigned short)n, .filter = code};

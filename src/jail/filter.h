@@ -29,8 +29,8 @@ struct cm_jail_call {
 extern const struct cm_jail_call cm_jail_calls[];
 extern const unsigned cm_jail_calls_count;
 
-/* From here on, a call that none of the `who` rows among `calls` allows ends the process with SIGSYS. At most
- * CM_JAIL_CALLS_MAX rows. Needs no_new_privs, or privilege. */
+/* From here on, a call that no row of `who` or of the worker among `calls` allows ends the process with SIGSYS. At
+ * most CM_JAIL_CALLS_MAX rows. Needs no_new_privs, or privilege. */
 int cm_jail_filter_load(const struct cm_jail_call *calls, unsigned count, enum cm_jail_who who, struct cm_err *err);
 
 #endif

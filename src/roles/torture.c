@@ -21,6 +21,7 @@
 #include "image/freeze.h"
 #include "jail/jail.h"
 #include "roles/worker.h"
+#include "roles/zygote.h"
 
 /* A session of hundreds of megabytes takes longer to freeze than it would run. So it runs for at least a part of
  * that time; the timer knows less than a second. */
@@ -88,6 +89,14 @@ static _Noreturn void run_one(uint64_t memory_limit)
         die(&err);
     cm_worker_serve(&(struct cm_worker_life){
         .thawed = book->frozen, .id = book->id, .on_wait = on_wait, .stop_every_us = stop_after_us()});
+}
+
+int cm_zygote_confine(const struct cm_sandbox_args *args, pid_t gateway, uint32_t *ret_layers, struct cm_err *err)
+{
+    (void)args;
+    *ret_layers = 0;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    return getppid() == gateway ? 0 : cm_err_set(err, CM_ERR_SANDBOX, "the gateway is gone");
 }
 
 _Noreturn void cm_worker_main(int channel, pid_t gateway, const struct cm_image *i, uint64_t memory_limit)

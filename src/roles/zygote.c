@@ -19,14 +19,14 @@
 #include "base/cleanup.h"
 #include "guest/engine.h"
 #include "ipc/sync.h"
-#include "jail/jail.h"
 #include "roles/worker.h"
 
-static int send_hello(const struct cm_image *image, struct cm_err *err)
+static int send_hello(const struct cm_image *image, uint32_t layers, struct cm_err *err)
 {
     struct cm_ipc_msg m;
     cm_ipc_msg_begin(&m, CM_MSG_HELLO, 0);
     cm_ipc_put_bytes(&m, CM_FIELD_IMAGE_HASH, image->id, strlen(image->id));
+    cm_ipc_put_uint(&m, CM_FIELD_LAYERS, layers);
     return cm_ipc_write(CM_ZYGOTE_CHANNEL, &m, err);
 }
 
@@ -86,24 +86,26 @@ static int serve_one(pid_t gateway, const struct cm_image *image, struct cm_err 
     return rc ? rc : 1;
 }
 
-static int start(const char *image_path, pid_t gateway, struct cm_image *image, struct cm_err *err)
+/* The image is opened by who we were started as; behind that nothing is opened any more. */
+static int start(const struct cm_sandbox_args *args, pid_t gateway, struct cm_image *image, struct cm_err *err)
 {
+    uint32_t layers = 0;
     setsid(); /* a terminal's Ctrl-C is for the gateway, which then ends us in order */
     signal(SIGPIPE, SIG_IGN);
-    int rc = cm_jail_zygote(gateway, err);
+    int rc = cm_guest_reserve(&cm_worker_ops, err);
     if (!rc)
-        rc = cm_guest_reserve(&cm_worker_ops, err);
+        rc = cm_image_load(args->image, image, err);
     if (!rc)
-        rc = cm_image_load(image_path, image, err);
-    return rc ? rc : send_hello(image, err);
+        rc = cm_zygote_confine(args, gateway, &layers, err);
+    return rc ? rc : send_hello(image, layers, err);
 }
 
-int cm_zygote_main(const char *image_path)
+int cm_zygote_main(const struct cm_sandbox_args *args)
 {
     struct cm_err err;
     struct cm_image image;
     pid_t gateway = getppid();
-    int rc = start(image_path, gateway, &image, &err);
+    int rc = start(args, gateway, &image, &err);
     while (!rc || rc > 0) {
         rc = serve_one(gateway, &image, &err);
         if (rc == 0)

@@ -122,12 +122,16 @@ def status_of(pid):
 
 
 def test_processes_are_confined(sidecar, session):
-    """The filter of system calls is for workers: the zygote runs no code of a session, and has to fork."""
-    assert status_of(sidecar.zygote())["NoNewPrivs"].strip() == "1"
+    """A filter of system calls, no privilege and no right of root, in the zygote as well: its filter has a fork more."""
+    status = status_of(sidecar.zygote())
+    assert status["NoNewPrivs"].strip() == "1" and status["Seccomp"].strip() == "2", status
+    assert {int(status[key], 16) for key in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}, status
     session.ok("1")  # promised is that it holds before the session's first code runs
     status = status_of(session.pid())
     assert status["NoNewPrivs"].strip() == "1" and status["Seccomp"].strip() == "2", status
     assert status["Threads"].strip() == "1"
+    assert {int(status[key], 16) for key in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}, status
+    assert "0" not in status["Uid"].split() + status["Gid"].split() + status["Groups"].split(), status
 
 
 def test_worker_holds_one_socket_and_no_environment(session):
@@ -146,10 +150,11 @@ def test_worker_holds_one_socket_and_no_environment(session):
 
 
 def test_zygote_holds_what_it_needs(sidecar):
-    """The image, the gateway's channel and a place for a last word; no connection, no listener, no secret."""
+    """The image, the gateway's channel, a place for a last word and /proc; no connection, no listener, no secret."""
     pid = sidecar.zygote()
     held = {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-    assert set(held) == {"0", "1", "2", "3", "4"} and held["0"] == held["1"] == "/dev/null", held
+    assert set(held) == {"0", "1", "2", "3", "4", "5"} and held["0"] == held["1"] == "/dev/null", held
+    assert held["5"] == "/proc"  # a name for it, not its list: a worker opens its own page map there
     assert sum(target.startswith("socket:") for target in held.values()) == 1, held
     with open(f"/proc/{pid}/environ", "rb") as file:
         assert file.read() == b""

@@ -386,10 +386,13 @@ static void touch_nothing(void)
 
 static void fault_in_jail(void)
 {
+    static struct cm_jail_plan plan;
     int pair[2];
     map(256 * MIB);
     CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
-    CHECK(!cm_jail_worker(&(struct cm_jail_worker){getppid(), {pair[0]}, 1, 0}, NULL));
+    CHECK(!cm_jail_plan(&(struct cm_layers_wish){0}, 65534, &plan, NULL));
+    CHECK(!cm_jail_zygote(&plan, getppid(), NULL));
+    CHECK(!cm_jail_worker(&plan, &(struct cm_jail_worker){getppid(), {pair[0]}, 1, 0, 1ul << 40}, NULL));
     touch_nothing();
 }
 

@@ -32,6 +32,8 @@
 
 enum { SURVIVED = 42, NOT_JAILED = 43, LAST_SYSCALL = 470 };
 
+#define DATA_MAX (1ul << 30)
+
 static int pair[2]; /* the second end is the channel in the jail */
 
 static int set_up(void **state)
@@ -48,11 +50,25 @@ static int tear_down(void **state)
     return 0;
 }
 
+static struct cm_jail_plan plan;
+
+/* Zygote and worker in one process. */
+static int jail(const struct cm_jail_worker *w)
+{
+    struct cm_err err;
+    int rc = cm_jail_zygote(&plan, w->parent, &err);
+    if (!rc)
+        rc = cm_jail_worker(&plan, w, &err);
+    if (rc)
+        fprintf(stderr, "# %s\n", err.text);
+    return rc;
+}
+
 static pid_t fork_jailed(pid_t parent)
 {
     pid_t child = fork();
     assert_true(child >= 0);
-    if (child == 0 && cm_jail_worker(&(struct cm_jail_worker){parent, {pair[1]}, 1, 0}, NULL))
+    if (child == 0 && jail(&(struct cm_jail_worker){parent, {pair[1]}, 1, 0, DATA_MAX}))
         _exit(NOT_JAILED);
     return child;
 }
@@ -288,7 +304,7 @@ static void keeps_the_descriptors_that_are_named(void **state)
     if (child == 0) {
         int other = dup(file[0]);
         dup2(pair[1], 2), dup2(file[1], 0), dup2(other, 1);
-        if (cm_jail_worker(&(struct cm_jail_worker){getppid(), {2, -1, 0}, 3, 0}, NULL))
+        if (jail(&(struct cm_jail_worker){getppid(), {2, -1, 0}, 3, 0, DATA_MAX}))
             _exit(NOT_JAILED);
         syscall(SYS_write, 0, "c", 1);
         syscall(SYS_read, 0, &byte, 1);
@@ -339,6 +355,11 @@ static void dies_with_its_parent(void **state)
 
 int main(void)
 {
+    struct cm_err err;
+    if (cm_jail_plan(&(struct cm_layers_wish){0}, 65534, &plan, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(allows_what_a_worker_needs),
