@@ -14,6 +14,7 @@ struct cm_loop {
 
 struct cm_watch {
     uv_poll_t uv; /* first, so that the handle is the object */
+    int wanted;   /* events, as libuv names them */
     void (*cb)(void *arg, int events);
     void *arg;
 };
@@ -148,6 +149,8 @@ static void on_poll(uv_poll_t *handle, int status, int events)
     struct cm_watch *watch = (struct cm_watch *)handle;
     int ours = (events & UV_READABLE ? CM_EV_READ : 0) | (events & UV_WRITABLE ? CM_EV_WRITE : 0);
 
+    if (status < 0) /* libuv has stopped looking; but what came before the failure may take several reads */
+        uv_poll_start(handle, watch->wanted, on_poll);
     watch->cb(watch->arg, status < 0 ? CM_EV_READ : ours);
 }
 
@@ -176,6 +179,7 @@ void cm_watch_set(struct cm_watch *watch, int events)
 {
     int theirs = (events & CM_EV_READ ? UV_READABLE : 0) | (events & CM_EV_WRITE ? UV_WRITABLE : 0);
 
+    watch->wanted = theirs;
     if (theirs)
         uv_poll_start(&watch->uv, theirs, on_poll);
     else

@@ -302,6 +302,33 @@ static void channel_takes_large_frames(void **state)
     assert_int_equal(p.last_len, sizeof data);
 }
 
+/* A peer that closes without having read what it was sent resets the socket. Its last words are still all heard, also
+ * when they take several reads, and its end is noticed. */
+static void channel_hears_a_peer_out_that_did_not_read(void **state)
+{
+    static char data[75000];
+    uint8_t *frame = malloc(sizeof data + 64);
+    struct cm_ipc_msg m;
+    struct peer p;
+    (void)state;
+
+    open_peer(CM_IPC_WORKER, &p);
+    cm_ipc_msg_begin(&m, CM_MSG_EXECUTE, 9);
+    cm_ipc_put_bytes(&m, CM_FIELD_CODE, "1", 1);
+    assert_int_equal(cm_channel_send(p.ch, &m, -1, NULL), 0);
+    cm_ipc_msg_begin(&m, CM_MSG_OUTPUT, 9);
+    cm_ipc_put_uint(&m, CM_FIELD_STREAM, 1);
+    cm_ipc_put_bytes(&m, CM_FIELD_DATA, data, sizeof data);
+    size_t n = flat(&m, frame);
+    write_raw(&p, frame, n);
+    write_raw(&p, frame, n);
+    free(frame);
+    run_and_free(&p);
+    assert_int_equal(p.frames, 2);
+    assert_int_equal(p.closed, 1);
+    assert_int_equal(p.code, 0);
+}
+
 static void channel_ends_liars(void **state)
 {
     static const uint8_t bad[] = {0, 0, 0, 0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0}; /* HELLO, from a worker */
@@ -431,6 +458,7 @@ int main(void)
         cmocka_unit_test(blocking_side),
         cmocka_unit_test(channel_takes_frames_in_any_pieces),
         cmocka_unit_test(channel_takes_large_frames),
+        cmocka_unit_test(channel_hears_a_peer_out_that_did_not_read),
         cmocka_unit_test(channel_ends_liars),
         cmocka_unit_test(channel_may_close_itself),
         cmocka_unit_test(channel_passes_descriptors),
