@@ -309,6 +309,19 @@ static void answers_every_route(void **state)
     run_exchanges(list, sizeof(list) / sizeof(list[0]));
 }
 
+/* A refusal quotes the header that it is about; its bytes may be anything. */
+static void quotes_bad_bytes_as_utf8(void **state)
+{
+    static const struct exchange list[] = {
+        {"GET /health HTTP/1.1\r\nHost: a\xb1.b\r\nConnection: close\r\n\r\n", 403,
+         "\"host \\\"a\xef\xbf\xbd.b\\\" is"},
+        {"GET /health HTTP/1.1\r\n" CLOSE "Origin: \xc3\r\n\r\n", 403, "\"origin \\\"\xef\xbf\xbd\\\" may"},
+    };
+
+    (void)state;
+    run_exchanges(list, sizeof(list) / sizeof(list[0]));
+}
+
 static void takes_plain_bodies_from_programs_only(void **state)
 {
     static const char *const browser[] = {"Origin: http://localhost:3000\r\n", "Referer: http://localhost:8080/\r\n",
@@ -507,6 +520,7 @@ int main(void)
         cmocka_unit_test(judges_hosts_and_origins),
         cmocka_unit_test_setup_teardown(answers_every_route, start, stop),
         cmocka_unit_test_setup_teardown(answers_errors, start, stop),
+        cmocka_unit_test_setup_teardown(quotes_bad_bytes_as_utf8, start, stop),
         cmocka_unit_test_setup_teardown(takes_plain_bodies_from_programs_only, start, stop),
         cmocka_unit_test_setup_teardown(answers_large_bodies, start, stop),
         cmocka_unit_test_setup_teardown(echoes_the_correlation_id, start, stop),

@@ -4,21 +4,34 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/utf8.h"
 #include "front/http/internal.h"
 #include "obs/log.h"
 #include "obs/metrics.h"
 #include "wire/json.h"
 
 #define ERROR_MAX 8192 /* three short texts, each byte at most six when escaped */
+#define WORDS_MAX (3 * CM_ERR_TEXT_MAX) /* each bad byte becomes three */
 #define JSON_TYPE "application/json"
+
+/* The text may quote what a client has sent, which may be no UTF-8, or cut in the middle of a character. */
+static int put_words(struct cm_buf *buf, const char *text)
+{
+    cm_autobuf struct cm_buf words;
+
+    cm_buf_init(&words, WORDS_MAX);
+    int rc = cm_utf8_append(&words, text, strlen(text));
+    return rc < 0 ? rc : cm_json_put_string(buf, cm_buf_data(&words), words.len);
+}
 
 static int write_error(struct cm_buf *buf, const struct cm_err *err)
 {
     const struct cm_err_info *info = cm_err_info(err->code);
     int rc;
 
-    if ((rc = cm_buf_puts(buf, "{\"detail\":")) < 0 || (rc = cm_json_put_string(buf, err->text, strlen(err->text))) < 0)
+    if ((rc = cm_buf_puts(buf, "{\"detail\":")) < 0 || (rc = put_words(buf, err->text)) < 0)
         return rc;
     return cm_buf_printf(buf, ",\"code\":\"%s\",\"remediation\":\"%s\"}", info->short_name, info->remediation);
 }
