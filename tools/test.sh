@@ -66,6 +66,7 @@ run_suites() { # folder filter
     suite "driver tests" driver suite_driver "$2"
     suite "client tests" sdk suite_pytest sdk sdk/python/tests "$1" "$2"
     [ -z "$2" ] || return 0
+    suite "fuzzing" fuzzing suite_fuzzing
     suite "conformance" conformance suite_conformance
     suite "freeze and thaw" torture suite_torture
     suite "lint" lint suite_lint
@@ -82,7 +83,7 @@ verb_test() {
         esac
         shift
     done
-    if [ -n "$sanitizer" ]; then stages_begin 6; elif [ -n "$filter" ]; then stages_begin 7; else stages_begin 10; fi
+    if [ -n "$sanitizer" ]; then stages_begin 6; elif [ -n "$filter" ]; then stages_begin 7; else stages_begin 11; fi
     setup_and_build test
     if [ -n "$sanitizer" ]; then
         stage "compile with sanitizer" sanitizer_build "$sanitizer" "$folder"

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bodies of the execute routes: what is accepted keeps the rules, what is refused names the field. */
+#include "fuzz.h"
+
+#include <math.h>
+
+#include "base/utf8.h"
+#include "model_json.h"
+#include "wire/execute.h"
+#include "wire/json.h"
+
+#define CODE_MAX 40
+
+static bool within(const char *part, size_t len, const char *whole, size_t size)
+{
+    return part >= whole && len <= size && part <= whole + size - len;
+}
+
+static void check_accepted(const struct cm_execute_body *b, const char *body, size_t size)
+{
+    CHECK(within(b->code, b->code_len, body, size) && b->code_len <= CODE_MAX && cm_utf8_valid(b->code, b->code_len));
+    CHECK(b->timeout_s >= 0 && isfinite(b->timeout_s));
+    if (!b->context) {
+        CHECK(b->context_len == 0);
+        return;
+    }
+    /* Decoding the code in place has left the context alone. */
+    struct model m = model_json(b->context, b->context_len, CM_JSON_DEPTH_MAX);
+    CHECK(within(b->context, b->context_len, body, size) && m.valid && m.kind == '{');
+    CHECK(b->code + b->code_len <= b->context || b->context + b->context_len <= b->code);
+}
+
+static bool names_a_field(const char *text)
+{
+    static const char *const fields[] = {"code: ", "context: ", "timeout: ", "body: "};
+
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+        if (strncmp(text, fields[i], strlen(fields[i])) == 0)
+            return true;
+    return false;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    char *body = fuzz_copy(data, size);
+    struct model model = model_json(body, size, CM_JSON_DEPTH_MAX);
+    struct cm_execute_body b = {.code = "untouched"};
+    struct cm_err err = {0};
+    int rc = cm_execute_read(body, size, CODE_MAX, &b, &err);
+
+    if (rc == 0) {
+        CHECK(model.valid && model.kind == '{');
+        check_accepted(&b, body, size);
+    } else {
+        CHECK(err.code == rc && strcmp(b.code, "untouched") == 0);
+        CHECK(rc == CM_ERR_BAD_JSON || names_a_field(err.text));
+        CHECK(model.valid || rc == CM_ERR_BAD_JSON);
+        CHECK(rc == CM_ERR_BAD_JSON || rc == CM_ERR_BAD_FIELD || rc == CM_ERR_TOO_LARGE);
+    }
+    free(body);
+    return 0;
+}

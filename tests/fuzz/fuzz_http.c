@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* HTTP, end to end in one process: bytes into a socket of the real server, answers out of it. The session manager is
+ * made up here; an execution prints its own code.
+ * Input: a byte that says how the bytes are cut into writes and whether the client stays to listen; then the bytes. */
+#include "fuzz.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "base/utf8.h"
+#include "front/http/internal.h"
+#include "model_json.h"
+#include "obs/metrics.h"
+#include "turn.h"
+#include "wire/json.h"
+
+#define CODE_MAX 1000
+#define TURNS    300
+
+struct cm_exec {
+    struct cm_task task;
+    struct cm_exec_ops ops;
+    void *arg;
+    bool posted;
+    size_t len;
+    char code[CODE_MAX + 1];
+};
+
+struct creation {
+    struct cm_task task;
+    void (*done)(void *arg, const char *id, const struct cm_err *err);
+    void *arg;
+};
+
+struct cm_sessions {
+    unsigned live_executions, live_creations;
+};
+
+static struct cm_sessions manager;
+static struct cm_conf conf;
+static struct cm_loop *loop;
+static struct cm_metrics *metrics;
+static struct cm_http *http;
+
+/* Codes of the executions that were answered with a result, in order: one connection, so the answers are in order. */
+static struct {
+    char code[64][CODE_MAX];
+    size_t len[64];
+    unsigned count, seen;
+} finished;
+
+/* The made-up manager */
+
+static void finish(void *arg)
+{
+    struct cm_exec *x = arg;
+    struct cm_exec_result res = {.success = true,
+                                 .out = x->code,
+                                 .out_len = x->len,
+                                 .result = x->len % 2 ? x->code : NULL,
+                                 .result_len = x->len % 2 ? x->len : 0,
+                                 .locals = "{\"x\":42}",
+                                 .locals_len = 8,
+                                 .duration_ns = 1500000000};
+    struct cm_err err;
+    bool dies = x->len == 3 && memcmp(x->code, "die", 3) == 0;
+
+    cm_err_set(&err, CM_ERR_SESSION_LOST, "the session's process ended: \"killed\"");
+    manager.live_executions--;
+    if (!dies) {
+        CHECK(finished.count < 64);
+        memcpy(finished.code[finished.count], x->code, x->len);
+        finished.len[finished.count++] = x->len;
+    }
+    x->ops.done(x->arg, dies ? NULL : &res, &err);
+    free(x);
+}
+
+int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_exec_request *req,
+                        const struct cm_exec_ops *ops, void *arg, struct cm_exec **ret_exec, struct cm_err *err)
+{
+    CHECK(req->code_len <= CODE_MAX && cm_utf8_valid(req->code, req->code_len));
+    CHECK(!id || (strlen(id) < CM_SESSION_ID_MAX && !strchr(id, '/')));
+    CHECK(req->correlation_id && strlen(req->correlation_id) <= CORRELATION_MAX);
+    CHECK(req->timeout_s >= 0);
+    if (id && strcmp(id, "session-1") != 0)
+        return cm_err_set(err, CM_ERR_NO_SESSION, "no session \"%.200s\"", id);
+    if (req->context)
+        CHECK(model_json(req->context, req->context_len, CM_JSON_DEPTH_MAX).valid);
+    struct cm_exec *x = calloc(1, sizeof(*x));
+    x->ops = *ops;
+    x->arg = arg;
+    x->len = req->code_len;
+    memcpy(x->code, req->code, req->code_len);
+    m->live_executions++;
+    x->posted = !(x->len == 4 && memcmp(x->code, "hang", 4) == 0);
+    if (x->posted)
+        cm_task_post(loop, &x->task, finish, x);
+    *ret_exec = x;
+    return 0;
+}
+
+void cm_exec_abandon(struct cm_exec *x)
+{
+    CHECK(manager.live_executions > 0);
+    manager.live_executions--;
+    if (x->posted)
+        cm_task_cancel(loop, &x->task);
+    free(x);
+}
+
+const char *cm_exec_id(const struct cm_exec *x)
+{
+    CHECK(x);
+    return "exec-1";
+}
+
+static void created(void *arg)
+{
+    struct creation *c = arg;
+
+    manager.live_creations--;
+    c->done(c->arg, "session-1", NULL);
+    free(c);
+}
+
+int cm_sessions_create(struct cm_sessions *m, const char *correlation_id,
+                       void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg, struct cm_err *err)
+{
+    struct creation *c = calloc(1, sizeof *c);
+
+    (void)err;
+    CHECK(c && correlation_id);
+    m->live_creations++;
+    c->done = done;
+    c->arg = arg;
+    cm_task_post(loop, &c->task, created, c);
+    return 0;
+}
+
+bool cm_sessions_ready(const struct cm_sessions *m)
+{
+    return m->live_executions == 0;
+}
+
+const char *cm_sessions_image(const struct cm_sessions *m)
+{
+    (void)m;
+    return "image \"1\"";
+}
+
+bool cm_sessions_delete(struct cm_sessions *m, const char *id)
+{
+    (void)m;
+    return strcmp(id, "session-1") == 0;
+}
+
+int cm_sessions_info(struct cm_sessions *m, const char *id, struct cm_session_info *ret, struct cm_err *err)
+{
+    (void)m;
+    if (strcmp(id, "session-1") != 0)
+        return cm_err_set(err, CM_ERR_NO_SESSION, "no session \"%.200s\"", id);
+    *ret = (struct cm_session_info){.id = "session-1", .state = "idle", .expires_in_s = -1};
+    return 0;
+}
+
+void cm_sessions_each(struct cm_sessions *m, void (*each)(void *arg, const struct cm_session_info *info), void *arg)
+{
+    struct cm_session_info info = {.id = "session-1"};
+
+    (void)m;
+    each(arg, &info);
+}
+
+/* The server */
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc;
+    (void)argv;
+    CHECK(cm_conf_defaults(&conf, NULL) == 0);
+    conf.port = 0;
+    conf.max_body = 4096;
+    conf.max_code_length = CODE_MAX;
+    loop = cm_loop_new(NULL);
+    metrics = cm_metrics_new();
+    CHECK(cm_http_open(loop, &conf, &manager, metrics, &http, NULL) == 0);
+    return 0;
+}
+
+/* The client */
+
+static struct {
+    char bytes[1 << 20];
+    size_t len;
+    bool closed;
+} heard;
+
+static void listen_to(int fd)
+{
+    ssize_t n = 1;
+
+    while (n > 0 && heard.len < sizeof heard.bytes) {
+        n = recv(fd, heard.bytes + heard.len, sizeof heard.bytes - heard.len, MSG_DONTWAIT);
+        heard.len += n > 0 ? (size_t)n : 0;
+    }
+    heard.closed |= n == 0 && heard.len < sizeof heard.bytes;
+}
+
+static void talk(int fd, const uint8_t *data, size_t size, unsigned seed)
+{
+    while (size > 0) {
+        size_t n = seed % 16 == 0 ? size : 1 + seed * 7 % 61;
+        n = n < size ? n : size;
+        if (send(fd, data, n, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)n)
+            return;
+        data += n;
+        size -= n;
+        seed = seed * 5 + 3;
+        fuzz_turns(loop, 1);
+        listen_to(fd);
+    }
+}
+
+/* The answers */
+
+static size_t content_length(const char *head, size_t len)
+{
+    static const char name[] = "\r\nContent-Length: ";
+    const char *at = memmem(head, len, name, sizeof name - 1);
+
+    return at ? strtoul(at + sizeof name - 1, NULL, 10) : 0;
+}
+
+static void check_output(const char *body, size_t len)
+{
+    struct cm_json_member m[] = {{.name = "stdout"}};
+    char *copy = fuzz_copy(body, len);
+    size_t n;
+
+    CHECK(cm_json_object(copy, len, m, 1, NULL) == 0);
+    if (m[0].value.kind == CM_JSON_STRING) {
+        CHECK(finished.seen < finished.count && cm_json_decode(&m[0].value, &n));
+        CHECK(n == finished.len[finished.seen] && memcmp(m[0].value.raw, finished.code[finished.seen], n) == 0);
+        finished.seen++;
+    }
+    free(copy);
+}
+
+/* One answer; returns its length. What the daemon answers by itself is HTML, all of ours is JSON or metrics. */
+static size_t check_answer(const char *at, size_t left, bool no_body)
+{
+    const char *end = memmem(at, left, "\r\n\r\n", 4);
+
+    CHECK(left > 12 && memcmp(at, "HTTP/1.", 7) == 0 && end);
+    int status = atoi(at + 9);
+    size_t head = (size_t)(end - at) + 4, body = content_length(at, head);
+    CHECK(status == 100 || status == 200 || (status >= 400 && status < 506));
+    if (status == 100)
+        return head;
+    if (no_body && left - head < body)
+        return left;
+    bool json = memmem(at, head, "application/json", 16);
+    CHECK(json || status >= 400 || memmem(at, head, "text/plain; version=0.0.4", 25));
+    if (json) {
+        CHECK(memmem(at, head, "nosniff", 7) || status == 408 || status == 413);
+        CHECK(memmem(at, head, "x-correlation-id: ", 18));
+    }
+    /* libmicrohttpd 0.9.75 sends the head of its own refusal twice when an earlier request was suspended; the
+     * connection ends with it. */
+    if (!json && status >= 400)
+        return left;
+    CHECK(left - head >= body);
+    if (!json || no_body)
+        return head + body;
+    CHECK(model_json(end + 4, body, CM_JSON_DEPTH_MAX).valid);
+    if (status == 200)
+        check_output(end + 4, body);
+    else if (status != 503 || !memmem(end, body + 4, "not_ready", 9))
+        CHECK(memmem(end, body + 4, "\"detail\":", 9) && memmem(end, body + 4, "\"code\":", 7));
+    return head + body;
+}
+
+static void check_answers(const uint8_t *data, size_t size)
+{
+    bool no_body = memmem(data, size, "HEAD", 4);
+
+    for (size_t at = 0; at < heard.len && !(no_body && at > 0);)
+        at += check_answer(heard.bytes + at, heard.len - at, no_body);
+    CHECK(heard.len == 0 || no_body || finished.seen == finished.count);
+}
+
+static void end(int fd, bool leave)
+{
+    if (leave)
+        close(fd);
+    else
+        shutdown(fd, SHUT_WR);
+    for (int i = 0; i < TURNS && !heard.closed; i++) {
+        fuzz_turns(loop, 1);
+        if (!leave)
+            listen_to(fd);
+        heard.closed |= leave && i == 30;
+    }
+    CHECK(heard.closed);
+    if (!leave)
+        close(fd);
+    fuzz_turns(loop, 3);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int pair[2];
+
+    if (size < 1 || size > 16384)
+        return 0;
+    bool leave = (data[0] & 0xc0) == 0xc0;
+    finished.count = finished.seen = 0;
+    heard.len = 0;
+    heard.closed = false;
+    int lowest = fuzz_lowest_fd();
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+    CHECK(MHD_add_connection(http->daemon, pair[0], (struct sockaddr *)&address, sizeof address) == MHD_YES);
+    cm_http_run(http);
+    talk(pair[1], data + 1, size - 1, data[0] & 0x3f);
+    end(pair[1], leave);
+    if (!leave)
+        check_answers(data + 1, size - 1);
+    CHECK(http->held == 0 && !http->waiting && manager.live_executions == 0 && manager.live_creations == 0);
+    CHECK(fuzz_lowest_fd() == lowest);
+    return 0;
+}
