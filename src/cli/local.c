@@ -9,6 +9,7 @@
 #include "cli/interrupt.h"
 #include "conf/conf.h"
 #include "ev/loop.h"
+#include "roles/probe.h"
 #include "session/session.h"
 
 #define SETTLE_EVERY_MS 5
@@ -16,6 +17,7 @@
 struct local {
     struct cm_backend base;
     struct cm_conf conf;
+    struct cm_sandbox_arguments arguments;
     struct cm_loop *loop;
     struct cm_sessions *sessions;
     struct cm_watch *interrupt;
@@ -159,9 +161,11 @@ static void close_local(struct cm_backend *b)
 static int open_sessions(struct local *l, struct cm_err *err)
 {
     const struct cm_conf *c = &l->conf;
+    cm_sandbox_arguments(c, &l->arguments);
     struct cm_sessions_config config = {
         .sandbox_path = c->sandbox_path,
         .image_path = c->image_path,
+        .sandbox_args = l->arguments.list,
         .max_sessions = 1,
         .session_ttl_s = 0,
         .queue_max = 8,

@@ -9,7 +9,7 @@
 
 enum type { COUNTER, GAUGE, HISTOGRAM };
 
-#define LABELS_MAX 8
+#define LABELS_MAX 20
 #define INFO_MAX   8
 #define INFO_TEXT  96
 
@@ -19,6 +19,7 @@ static const char *const outcome_labels[] = {CM_LABELS_OUTCOME(CM_V) NULL};
 static const char *const death_labels[] = {CM_LABELS_DEATH(CM_V) NULL};
 static const char *const end_labels[] = {CM_LABELS_END(CM_V) NULL};
 static const char *const status_labels[] = {CM_LABELS_STATUS(CM_V) NULL};
+static const char *const layer_labels[] = {CM_LABELS_LAYER(CM_V) NULL};
 #undef CM_V
 
 struct desc {
@@ -34,6 +35,7 @@ struct desc {
 #define LIST_CM_LABELS_DEATH   death_labels
 #define LIST_CM_LABELS_END     end_labels
 #define LIST_CM_LABELS_STATUS  status_labels
+#define LIST_CM_LABELS_LAYER   layer_labels
 
 static const struct desc table[] = {
 #define CM_METRIC(id, type, name, label, labels, help) {type, name, label, LIST_##labels, help},

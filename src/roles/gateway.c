@@ -4,6 +4,7 @@
 #include "roles/gateway.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 #include "front/http/http.h"
 #include "obs/log.h"
 #include "obs/metrics.h"
+#include "roles/probe.h"
 #include "session/session.h"
 
 /* After the last execution has been answered: time for the answers to leave. */
@@ -30,6 +32,8 @@ struct gateway {
     struct cm_signal *term, *interrupt;
     struct cm_timer *linger;
     uint64_t stopping_ns; /* since when; 0 = not */
+    struct cm_sandbox_arguments arguments;
+    struct cm_cgroup cgroup;
 };
 
 static void on_linger(void *arg)
@@ -74,11 +78,15 @@ static void raise_descriptor_limit(void)
     }
 }
 
-static struct cm_sessions_config sessions_config(const struct cm_conf *c)
+static struct cm_sessions_config sessions_config(const struct gateway *g)
 {
+    const struct cm_conf *c = g->conf;
+
     return (struct cm_sessions_config){
         .sandbox_path = c->sandbox_path,
         .image_path = c->image_path,
+        .sandbox_args = g->arguments.list,
+        .cgroup = g->cgroup.count ? &g->cgroup : NULL,
         .max_sessions = c->max_sessions,
         .session_ttl_s = c->session_ttl,
         .queue_max = c->queue_max,
@@ -93,9 +101,43 @@ static struct cm_sessions_config sessions_config(const struct cm_conf *c)
     };
 }
 
+/* Who reads a log should not have to ask. */
+static void log_layers(const struct cm_probe *p)
+{
+    char on[400] = "", off[400] = "", waived[400] = "";
+
+    for (int i = 0; i < CM_LAYER_COUNT; i++) {
+        bool is_on = p->on >> i & 1;
+        char *list = is_on ? on : p->wish.waived >> i & 1 ? waived : off;
+        snprintf(list + strlen(list), sizeof on - strlen(list), "%s%s", *list ? "," : "",
+                 cm_layer_info((enum cm_layer)i)->name);
+    }
+    cm_log(CM_LOG_INFO, "layers", CM_LOG_STR("on", on), CM_LOG_STR("off", off));
+    if (*waived)
+        cm_log(CM_LOG_WARNING, "layers_waived", CM_LOG_STR("missing", waived));
+}
+
+/* Before anything listens: a machine without a layer that has to be there gets no server. */
+static int look_at_machine(struct gateway *g, struct cm_err *err)
+{
+    struct cm_probe p;
+    int rc = cm_probe_sandbox(g->conf, &p, err);
+
+    if (rc < 0)
+        return rc;
+    cm_probe_cgroup(g->conf, &g->cgroup, &p);
+    cm_sandbox_arguments(g->conf, &g->arguments);
+    if (p.fit) {
+        log_layers(&p);
+        return 0;
+    }
+    *err = p.problem;
+    return err->code;
+}
+
 static int open_rooms(struct gateway *g, struct cm_err *err)
 {
-    struct cm_sessions_config config = sessions_config(g->conf);
+    struct cm_sessions_config config = sessions_config(g);
 
     g->metrics = cm_metrics_new();
     if (!g->metrics)
@@ -120,6 +162,7 @@ static void close_rooms(struct gateway *g)
     g->sessions = cm_sessions_free(g->sessions);
     g->loop = cm_loop_free(g->loop);
     g->metrics = cm_metrics_free(g->metrics);
+    cm_cgroup_remove(&g->cgroup);
 }
 
 int cm_gateway_run(const struct cm_conf *conf, struct cm_err *err)
@@ -131,7 +174,8 @@ int cm_gateway_run(const struct cm_conf *conf, struct cm_err *err)
     signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
     cm_log_open(STDOUT_FILENO, (enum cm_log_level)conf->log_level);
-    int r = open_rooms(&g, err);
+    int r = look_at_machine(&g, err);
+    r = r ? r : open_rooms(&g, err);
     if (r == 0) {
         cm_log(CM_LOG_INFO, "serving", CM_LOG_STR("version", CM_VERSION), CM_LOG_STR("host", conf->host),
                CM_LOG_INT("port", cm_http_port(g.http)), CM_LOG_INT("max_sessions", conf->max_sessions));

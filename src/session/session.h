@@ -15,6 +15,7 @@
 
 #define CM_SESSION_ID_MAX 48 /* "session-", 32 hex digits and the final NUL, with room to spare */
 
+struct cm_cgroup;
 struct cm_loop;
 struct cm_metrics;
 struct cm_sessions; /* the manager */
@@ -23,6 +24,8 @@ struct cm_exec;     /* one queued or running execution; owned by the manager unt
 struct cm_sessions_config {
     const char *sandbox_path;   /* the codemode-sandbox executable */
     const char *image_path;     /* the memory image that sessions start from */
+    const char *const *sandbox_args; /* further arguments of the sandbox, up to a NULL; or NULL */
+    const struct cm_cgroup *cgroup; /* where the zygote and with it all workers go; or NULL */
     unsigned max_sessions;      /* live sessions at once, 1 to 100,000 */
     unsigned session_ttl_s;     /* idle seconds after which a session ends; 0 = never */
     unsigned queue_max;         /* executions that wait in one session at the most */

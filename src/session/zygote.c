@@ -16,6 +16,8 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "jail/cgroup.h"
+#include "jail/layers.h"
 #include "obs/log.h"
 
 #define HELLO_DEADLINE_MS 10000
@@ -25,10 +27,24 @@
 #define END_DEADLINE_MS   1000
 #define ZYGOTE_FD         3
 #define OUT_MAX           65536
+#define ARGS_MAX          16
 
 static void on_exit_event(void *arg, int events);
 
 /* frames */
+
+#define CM_LAYER(id, name, class, purpose, remedy)                                                                     \
+    _Static_assert((int)CM_L_LAYER_##id == (int)CM_LAYER_##id, "metrics.def lists the layers in their order");
+#include "layers.def"
+#undef CM_LAYER
+
+static void show_layers(struct cm_sessions *m, uint32_t on)
+{
+    if (m->config.cgroup)
+        on |= 1u << CM_LAYER_CGROUP;
+    for (unsigned i = 0; i < CM_LAYER_COUNT; i++)
+        cm_metrics_set(m->metrics, CM_M_LAYER_ACTIVE, i, on >> i & 1);
+}
 
 static void on_hello(struct cm_sessions *m, const struct cm_ipc_fields *f)
 {
@@ -38,6 +54,7 @@ static void on_hello(struct cm_sessions *m, const struct cm_ipc_fields *f)
 
     cm_printable(z->image, sizeof z->image, image, len);
     cm_metrics_info(m->metrics, "image", z->image);
+    show_layers(m, (uint32_t)cm_ipc_get_uint(f, CM_FIELD_LAYERS, 0));
     z->state = CM_ZYGOTE_UP;
     cm_timer_stop(z->timer);
     cm_log(CM_LOG_INFO, "zygote_ready", CM_LOG_INT("pid", z->pid), CM_LOG_STR("image", z->image),
@@ -88,12 +105,14 @@ static const struct cm_channel_ops channel_ops = {on_frame, on_closed};
 
 static int start_process(const struct cm_sessions *m, int channel_fd, pid_t *ret_pid, struct cm_err *err)
 {
-    char *argv[] = {m->sandbox_path, "--image", m->image_path, NULL};
+    char *argv[ARGS_MAX] = {m->sandbox_path, "--image", m->image_path};
     char *empty_environment[] = {NULL};
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
     sigset_t all, none;
 
+    for (int i = 0; i < ARGS_MAX - 4 && m->config.sandbox_args && m->config.sandbox_args[i]; i++)
+        argv[3 + i] = (char *)m->config.sandbox_args[i];
     sigfillset(&all);
     sigemptyset(&none);
     posix_spawn_file_actions_init(&files);
@@ -134,7 +153,7 @@ static int open_zygote(struct cm_sessions *m, struct cm_err *err)
         z->exit_watch = cm_watch_open(m->loop, z->pidfd, CM_EV_READ, on_exit_event, m, err);
     else
         cm_err_sys(err, errno, "pidfd_open");
-    if (z->exit_watch)
+    if (z->exit_watch && (!m->config.cgroup || cm_cgroup_add(m->config.cgroup, pid, err) == 0))
         return 0;
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
