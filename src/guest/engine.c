@@ -2,31 +2,34 @@
 /* The host's side of the guest: its memory, its traps and the imports that answer at once.
  *
  * Traps. Generated code calls wasm_rt_trap(), or faults on the guard pages of memory and stacks. Either way the
- * guest's stack is left for good by a jump to cm_guest_run()'s frame on the host's stack; the jump buffer lies
- * outside the guest's state. A fault counts as the guest's only if a guest stack was running and the address lies in
- * the memory's reservation or the stacks; any other fault is our own bug: the default action then ends the process,
- * and the parent reports the signal.
+ * guest's stack is left for good through the gate, to cm_guest_run() on the host's stack. A fault counts as the
+ * guest's only if all of this holds: it ran on one of its stacks; the instruction is guest code, or libc's memory
+ * functions called straight from it (the return address on top of the stack says so: they push nothing), or, for a
+ * stack that is full, an import's first instructions; the address lies in the memory's reservation or in a stack's
+ * guard. Any other fault is our own bug: fault.c reports it and ends the process.
+ *
+ * So that a guest deep in its stack is not taken for such a bug, every import looks for room before it calls anything.
  */
 #include "guest/engine.h"
 
 #include <errno.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <time.h>
-#include <ucontext.h>
 #include <unistd.h>
+
+#include "guest/fault.h"
 
 #include "guest.h"
 
 #define PAGE      4096
 #define WASM_PAGE 65536
+#define HEADROOM  (32u << 10) /* of stack, for what an import calls */
 
 static const struct cm_guest_ops *ops;
-static jmp_buf on_trap;
 static volatile sig_atomic_t in_guest, interrupted, stopping;
 static wasm_rt_trap_t trap;
 static uint32_t exit_code;
@@ -53,11 +56,14 @@ const char *cm_guest_trap_text(void)
     return trap_text[trap] ? trap_text[trap] : "no trap";
 }
 
-_Noreturn void wasm_rt_trap(wasm_rt_trap_t why)
+_Noreturn CM_IMPORT void wasm_rt_trap(wasm_rt_trap_t why)
 {
+    static void *left;
+    if (!in_guest)
+        __builtin_trap(); /* cm_host_stack is an old one */
     trap = why;
-    in_guest = 0;
-    _longjmp(on_trap, 1);
+    cm_gate_switch(&left, cm_host_stack);
+    __builtin_unreachable();
 }
 
 static bool within(uintptr_t address, uintptr_t start, size_t len)
@@ -74,28 +80,44 @@ static bool is_guard(uintptr_t address)
     return false;
 }
 
-static void on_fault(int signal, siginfo_t *info, void *context)
+/* Guest code, or one of the few functions of libc that it calls. `sp` lies in the used part of a stack. */
+static bool is_guest_code(uintptr_t ip, uintptr_t sp)
 {
-    const ucontext_t *uc = context;
-    uintptr_t address = (uintptr_t)info->si_addr, sp = (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
-    bool guest_stack = within(sp, CM_STACK_BASE, CM_STACKS * CM_STACK_SIZE);
-    if (in_guest && guest_stack && signal == SIGSEGV && within(address, CM_MEMORY_BASE, CM_MEMORY_RESERVED))
-        wasm_rt_trap(is_guard(address) ? WASM_RT_TRAP_EXHAUSTION : WASM_RT_TRAP_OOB);
-    if (in_guest && guest_stack && signal == SIGSEGV && within(address, CM_STACK_BASE, CM_STACKS * CM_STACK_SIZE))
-        wasm_rt_trap(WASM_RT_TRAP_EXHAUSTION);
-    /* Our bug: the action is the default again, and the same instruction faults once more. */
+    enum cm_place place = cm_fault_place(ip);
+    bool readable = sp % 8 == 0 && (sp - CM_STACK_BASE) % CM_STACK_SIZE >= PAGE;
+    if (place == CM_PLACE_GUEST_CODE)
+        return true;
+    return place != CM_PLACE_IMPORTS && readable && cm_fault_place(*(uintptr_t *)sp) == CM_PLACE_GUEST_CODE;
 }
 
-static int install_handlers(struct cm_err *err)
+/* What a fault means for the guest; WASM_RT_TRAP_NONE when it is not the guest's. */
+static wasm_rt_trap_t judge(int signal, const siginfo_t *info, uintptr_t ip, uintptr_t sp)
 {
-    static char stack[64 << 10] __attribute__((aligned(16)));
-    stack_t alt = {.ss_sp = stack, .ss_size = sizeof stack};
-    /* Once only: after a trap no guest runs any more, and the jail does not let us change the action then. */
-    struct sigaction act = {.sa_sigaction = on_fault,
-                            .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | (int)SA_RESETHAND};
-    if (sigaltstack(&alt, NULL) || sigaction(SIGSEGV, &act, NULL) || sigaction(SIGBUS, &act, NULL))
-        return cm_err_sys(err, errno, "install signal handlers");
-    return 0;
+    uintptr_t address = (uintptr_t)info->si_addr;
+    bool fault = signal == SIGSEGV && (info->si_code == SEGV_MAPERR || info->si_code == SEGV_ACCERR);
+    if (!fault || !in_guest || cm_fault_place(sp) != CM_PLACE_GUEST_STACK)
+        return WASM_RT_TRAP_NONE;
+    bool own_code = is_guest_code(ip, sp);
+    if (own_code && within(address, CM_MEMORY_BASE, CM_MEMORY_RESERVED))
+        return is_guard(address) ? WASM_RT_TRAP_EXHAUSTION : WASM_RT_TRAP_OOB;
+    bool guard = cm_fault_place(address) == CM_PLACE_GUEST_STACK && (address - CM_STACK_BASE) % CM_STACK_SIZE < PAGE;
+    if (guard && (own_code || cm_fault_place(ip) == CM_PLACE_IMPORTS))
+        return WASM_RT_TRAP_EXHAUSTION;
+    return WASM_RT_TRAP_NONE;
+}
+
+static void on_fault(int signal, siginfo_t *info, void *context)
+{
+    ucontext_t *uc = context;
+    greg_t *regs = uc->uc_mcontext.gregs;
+    wasm_rt_trap_t why = judge(signal, info, (uintptr_t)regs[REG_RIP], (uintptr_t)regs[REG_RSP]);
+    if (why == WASM_RT_TRAP_NONE)
+        cm_fault_die(signal, info, uc, in_guest);
+    /* Goes on as if cm_guest_run() had called wasm_rt_trap(): the guest's own stack may be full. */
+    regs[REG_RSP] = (greg_t)((((uintptr_t)cm_host_stack - 256) & ~15ul) - 8);
+    regs[REG_RIP] = (greg_t)(uintptr_t)wasm_rt_trap;
+    regs[REG_RDI] = why;
+    regs[REG_EFL] &= ~0x400; /* the direction flag, clear at every call */
 }
 
 /* ---- memory */
@@ -116,10 +138,10 @@ int cm_guest_reserve(const struct cm_guest_ops *o, struct cm_err *err)
         rc = map_at(CM_STACK_BASE, CM_STACKS * CM_STACK_SIZE, PROT_READ | PROT_WRITE, MAP_FIXED_NOREPLACE, err);
     if (!rc && mprotect((void *)CM_STACK_BASE, PAGE, PROT_NONE))
         rc = cm_err_sys(err, errno, "guard the first stack");
-    return rc ? rc : install_handlers(err);
+    return rc ? rc : cm_fault_install(on_fault, ops->crashed, err);
 }
 
-uint32_t wasm_rt_grow_memory(wasm_rt_memory_t *memory, uint32_t pages)
+CM_IMPORT uint32_t wasm_rt_grow_memory(wasm_rt_memory_t *memory, uint32_t pages)
 {
     uint32_t old = memory->pages;
     if (pages > cm_state.max_pages - old || old > cm_state.max_pages)
@@ -140,7 +162,7 @@ uint64_t cm_guest_size(void)
 }
 
 /* The guest's own pointers: a wrong one is a broken guest. */
-static void *checked(uint32_t at, uint32_t len)
+static CM_IMPORT void *checked(uint32_t at, uint32_t len)
 {
     void *p = cm_guest_memory(at, len);
     if (!p)
@@ -201,11 +223,12 @@ void cm_guest_call(enum cm_entry entry, uint32_t arg0, uint32_t arg1)
 
 enum cm_guest_event cm_guest_run(uint32_t *ret_result)
 {
-    if (_setjmp(on_trap))
-        return CM_GUEST_TRAPPED;
+    trap = WASM_RT_TRAP_NONE;
     in_guest = 1;
     cm_gate_switch(&cm_host_stack, cm_state.stack_pointer[cm_state.current]);
     in_guest = 0;
+    if (trap != WASM_RT_TRAP_NONE)
+        return CM_GUEST_TRAPPED;
     if (!cm_state.finished)
         return CM_GUEST_WAITS;
     *ret_result = cm_state.result;
@@ -296,7 +319,14 @@ bool cm_guest_threaded(void)
 
 /* ---- the imports that answer at once */
 
-bool cm_host_ready(int64_t deadline, uint32_t *ret)
+static inline __attribute__((always_inline)) void need_stack(void)
+{
+    uintptr_t sp = (uintptr_t)__builtin_frame_address(0);
+    if ((sp - CM_STACK_BASE) % CM_STACK_SIZE < PAGE + HEADROOM)
+        wasm_rt_trap(WASM_RT_TRAP_EXHAUSTION);
+}
+
+CM_IMPORT bool cm_host_ready(int64_t deadline, uint32_t *ret)
 {
     if (interrupted) {
         interrupted = 0;
@@ -307,16 +337,18 @@ bool cm_host_ready(int64_t deadline, uint32_t *ret)
     return deadline == 0 && !stopping;
 }
 
-u64 Z_hostZ_clock(u32 id)
+CM_IMPORT u64 Z_hostZ_clock(u32 id)
 {
+    need_stack();
     static const clockid_t ids[] = {CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID};
     struct timespec t;
     clock_gettime(ids[id < 3 ? id : 2], &t);
     return (u64)t.tv_sec * 1000000000u + (u64)t.tv_nsec;
 }
 
-void Z_hostZ_random(u32 at, u32 len)
+CM_IMPORT void Z_hostZ_random(u32 at, u32 len)
 {
+    need_stack();
     unsigned char *p = checked(at, len);
     while (len) {
         ssize_t n = getrandom(p, len, 0);
@@ -327,12 +359,16 @@ void Z_hostZ_random(u32 at, u32 len)
     }
 }
 
-u32 Z_hostZ_emit(u32 stream, u32 at, u32 len)
+CM_IMPORT u32 Z_hostZ_emit(u32 stream, u32 at, u32 len)
 {
+    need_stack();
     const void *p = checked(at, len);
     if (stream != 1 && stream != 2)
         wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
-    return ops->emit((int)stream, p, len);
+    u32 taken = ops->emit((int)stream, p, len);
+    /* No jump instead of a call: on top of the stack a fault in there would find the guest's return address. */
+    __asm__ volatile("" : "+r"(taken));
+    return taken;
 }
 
 /* A stack without its guard could grow into its neighbour. */
@@ -342,8 +378,9 @@ static void guard_or_trap(void *page)
         wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
 }
 
-void Z_hostZ_spawn(u32 slot, u32 shadow_top)
+CM_IMPORT void Z_hostZ_spawn(u32 slot, u32 shadow_top)
 {
+    need_stack();
     if (slot == 0 || slot >= CM_STACKS || slot == cm_state.current)
         wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
     /* cppcheck-suppress arrayIndexOutOfBoundsCond ; it does not know that wasm_rt_trap() never returns */
@@ -353,10 +390,12 @@ void Z_hostZ_spawn(u32 slot, u32 shadow_top)
     cm_state.shadow_pointer[slot] = shadow_top;
     if (ops->spawned)
         ops->spawned();
+    __asm__ volatile(""); /* as in emit */
 }
 
-void Z_hostZ_guard(u32 at)
+CM_IMPORT void Z_hostZ_guard(u32 at)
 {
+    need_stack();
     void *page = checked(at, PAGE);
     if (at % PAGE || cm_state.guard_count == CM_STACKS)
         wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
@@ -364,8 +403,9 @@ void Z_hostZ_guard(u32 at)
     guard_or_trap(page);
 }
 
-void Z_hostZ_exit(u32 code)
+CM_IMPORT void Z_hostZ_exit(u32 code)
 {
+    need_stack();
     exit_code = code;
     wasm_rt_trap(WASM_RT_TRAP_EXIT);
 }

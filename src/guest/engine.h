@@ -21,12 +21,14 @@ struct cm_guest_ops {
     bool (*emit)(int stream, const void *data, size_t len);
     /* A green thread was made; may be NULL. */
     void (*spawned)(void);
+    /* The process is about to die of a fault of our own; takes the report. Async-signal-safe; NULL: stderr does. */
+    void (*crashed)(const char *report, size_t len);
 };
 
 enum cm_guest_event {
     CM_GUEST_FINISHED, /* the call returned; its result is in *ret_result */
-    CM_GUEST_WAITS,    /* until cm_state.deadline, output room or an interrupt */
-    CM_GUEST_TRAPPED,  /* the guest broke a rule of the machine; it must not run again */
+    CM_GUEST_WAITS, /* until cm_state.deadline, output room or an interrupt */
+    CM_GUEST_TRAPPED, /* the guest broke a rule of the machine; it must not run again */
 };
 
 enum { CM_WAIT_DEADLINE = 0, CM_WAIT_INTERRUPT = 1, CM_WAIT_OUTPUT = 2 };

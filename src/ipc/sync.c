@@ -2,6 +2,7 @@
 #include "ipc/sync.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -108,8 +109,16 @@ static void advance(struct iovec **iov, int *count, size_t n)
     }
 }
 
+static volatile sig_atomic_t writing;
+
+bool cm_ipc_writing(void)
+{
+    return writing;
+}
+
 static int write_vector(int fd, struct iovec *iov, int count, struct cm_err *err)
 {
+    writing = 1;
     while (count > 0) {
         ssize_t n = writev(fd, iov, count);
         if (n < 0 && errno == EINTR)
@@ -118,6 +127,7 @@ static int write_vector(int fd, struct iovec *iov, int count, struct cm_err *err
             return cm_err_sys(err, errno, "write frame");
         advance(&iov, &count, (size_t)n);
     }
+    writing = 0;
     return 0;
 }
 

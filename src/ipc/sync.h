@@ -27,5 +27,7 @@ int cm_ipc_write_payload(int fd, enum cm_ipc_type type, uint64_t id, const void 
 int cm_ipc_write(int fd, struct cm_ipc_msg *m, struct cm_err *err);
 /* The same with a descriptor, which stays the caller's. */
 int cm_ipc_write_fd(int fd, struct cm_ipc_msg *m, int passed, struct cm_err *err);
+/* For a signal handler: a frame is being written, or was left unfinished by an error. Descriptors are not told apart. */
+bool cm_ipc_writing(void);
 
 #endif

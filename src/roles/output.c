@@ -27,6 +27,7 @@ static struct {
     uint64_t id;
     uint64_t sent_at;
     size_t start, end; /* bytes that wait */
+    size_t first;      /* where the frame begins that was not wholly sent: start, or before it */
     size_t open;       /* where the last frame begins, while it may grow; else SIZE_MAX */
     int stream;        /* of the open frame */
     uint8_t data[BUFFER];
@@ -52,7 +53,7 @@ void cm_output_begin(int fd, uint64_t id)
     enter();
     out.fd = fd;
     out.id = id;
-    out.start = out.end = 0;
+    out.start = out.end = out.first = 0;
     out.open = SIZE_MAX;
     out.sent_at = 0;
     leave();
@@ -81,13 +82,22 @@ static void add_u32(size_t at, size_t more)
     memcpy(out.data + at, &v, sizeof v);
 }
 
+static size_t end_of_frame(size_t at)
+{
+    uint32_t len;
+    memcpy(&len, out.data + at, sizeof len);
+    return at + CM_IPC_HEADER_SIZE + len;
+}
+
 static void sent(size_t n)
 {
     out.start += n;
+    while (out.first < out.start && end_of_frame(out.first) <= out.start)
+        out.first = end_of_frame(out.first);
     if (out.open != SIZE_MAX && out.start > out.open)
         out.open = SIZE_MAX;
     if (out.start == out.end) {
-        out.start = out.end = 0;
+        out.start = out.end = out.first = 0;
         out.open = SIZE_MAX;
     }
 }
@@ -147,4 +157,13 @@ int cm_output_flush(struct cm_err *err)
     sent(out.end - out.start);
     leave();
     return rc ? cm_err_sys(err, -rc, "send output") : 0;
+}
+
+bool cm_output_end_frame(void)
+{
+    if (out.first == out.start)
+        return true;
+    if (busy || end_of_frame(out.first) > out.end)
+        return false;
+    return cm_fd_write_all(out.fd, out.data + out.start, end_of_frame(out.first) - out.start) == 0;
 }

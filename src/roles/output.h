@@ -20,5 +20,8 @@ bool cm_output_pending(void);
 void cm_output_push(void);
 /* Sends everything; blocks until the gateway has room. */
 int cm_output_flush(struct cm_err *err);
+/* Async-signal-safe: completes a frame of which a part was sent, so that another may follow; drops what waits behind
+ * it. False when that is not possible, because the buffer was being changed. */
+bool cm_output_end_frame(void);
 
 #endif

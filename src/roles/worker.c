@@ -19,6 +19,7 @@
 #include "guest/engine.h"
 #include "ipc/sync.h"
 #include "jail/jail.h"
+#include "roles/crash.h"
 #include "roles/output.h"
 
 enum { TURN_US = 2000, FD = CM_JAIL_CHANNEL };
@@ -59,7 +60,7 @@ static void on_spawn(void)
     tick(true);
 }
 
-const struct cm_guest_ops cm_worker_ops = {.emit = cm_output_emit, .spawned = on_spawn};
+const struct cm_guest_ops cm_worker_ops = {.emit = cm_output_emit, .spawned = on_spawn, .crashed = cm_crash_report};
 
 static _Noreturn void leave(int code)
 {
@@ -208,6 +209,7 @@ _Noreturn void cm_worker_serve(const struct cm_worker_life *how)
     struct cm_err err;
     struct cm_ipc_header h;
     life = *how;
+    cm_crash_channel(FD);
     if (life.thawed ? go_on(life.id, &err) : greet(&err))
         leave(70);
     while (cm_ipc_read_header(FD, CM_IPC_GATEWAY, CM_IPC_WORKER, &h, &err) > 0)

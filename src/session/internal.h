@@ -147,7 +147,8 @@ struct cm_worker {
     int pid, pidfd; /* 0 and -1 until SPAWNED */
     struct cm_watch *exit_watch;
     struct cm_channel *channel;
-    char trap[200]; /* text of its TRAP frame, printable ASCII */
+    char trap[200]; /* text of its TRAP frame, or first line of its CRASH report, printable ASCII */
+    bool crashed; /* it was the latter */
 };
 
 /* A spare worker, or NULL; the caller owns it from here on. */

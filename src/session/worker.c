@@ -36,6 +36,14 @@ void cm_printable(char *to, size_t size, const char *text, size_t len)
     to[n] = '\0';
 }
 
+static void printable_lines(char *to, size_t size, const char *text, size_t len)
+{
+    cm_printable(to, size, text, len);
+    for (size_t i = 0; to[i]; i++)
+        if (text[i] == '\n')
+            to[i] = '\n';
+}
+
 /* states */
 
 static void set_state(struct cm_worker *w, enum cm_worker_state state)
@@ -71,7 +79,7 @@ void cm_worker_discard(struct cm_worker *w)
 
 void cm_worker_kill(struct cm_worker *w, enum cm_label_death cause)
 {
-    static const char *const names[] = {"exit", "signal", "trap", "protocol", "timeout"};
+    static const char *const names[] = {"exit", "signal", "trap", "protocol", "timeout", "crash"};
 
     cm_metrics_add(w->m->metrics, CM_M_WORKER_DEATHS, cause, 1);
     cm_log(CM_LOG_WARNING, "worker_killed", CM_LOG_INT("pid", w->pid),
@@ -135,6 +143,10 @@ static bool reap(int pidfd, siginfo_t *ret)
 
 static enum cm_label_death describe(const struct cm_worker *w, const siginfo_t *si, struct cm_err *err)
 {
+    if (w->crashed) {
+        cm_err_set(err, CM_ERR_SESSION_LOST, "the session's process crashed by a fault of our own: %s", w->trap);
+        return CM_L_DEATH_CRASH;
+    }
     if (w->trap[0]) {
         cm_err_set(err, CM_ERR_SESSION_LOST, "the session's process trapped: %s", w->trap);
         return CM_L_DEATH_TRAP;
@@ -216,6 +228,23 @@ static void become_available(struct cm_worker *w)
     cm_workers_want(m);
 }
 
+/* A bug of the sandbox: the log keeps all of the report. */
+static void note_crash(struct cm_worker *w, const struct cm_ipc_fields *f)
+{
+    char report[3200];
+    size_t len;
+    const char *text = cm_ipc_get_bytes(f, CM_FIELD_ERROR, &len);
+
+    text = text ? text : "no reason given";
+    len = len ? len : strlen(text);
+    printable_lines(report, sizeof report, text, len);
+    cm_printable(w->trap, sizeof w->trap, report, strcspn(report, "\n"));
+    w->crashed = true;
+    cm_log(CM_LOG_ERROR, "worker_crashed", CM_LOG_INT("pid", w->pid),
+           CM_LOG_STR("session", w->session ? w->session->id : NULL), CM_LOG_STR("report", report));
+    send_signal(w, SIGKILL); /* as after a trap */
+}
+
 static void on_frame(void *arg, const struct cm_ipc_header *head, const struct cm_ipc_fields *f, int *fd)
 {
     struct cm_worker *w = arg;
@@ -227,6 +256,8 @@ static void on_frame(void *arg, const struct cm_ipc_header *head, const struct c
         const char *text = cm_ipc_get_bytes(f, CM_FIELD_ERROR, &len);
         cm_printable(w->trap, sizeof w->trap, text ? text : "no reason given", text ? len : 15);
         send_signal(w, SIGKILL); /* it ends after this frame, whether it wants to or not */
+    } else if (head->type == CM_MSG_CRASH) {
+        note_crash(w, f);
     } else if (head->type == CM_MSG_READY && w->state == CM_WORKER_SPAWNING && !w->ready) {
         w->ready = true;
         become_available(w);

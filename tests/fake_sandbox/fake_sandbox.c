@@ -158,6 +158,17 @@ static void do_trap(struct call *c)
     _exit(70);
 }
 
+static void do_crash(struct call *c)
+{
+    struct cm_ipc_msg m;
+
+    cm_ipc_msg_begin(&m, CM_MSG_CRASH, 0);
+    cm_ipc_put_bytes(&m, CM_FIELD_ERROR, c->arg, strlen(c->arg));
+    cm_ipc_write(c->fd, &m, NULL);
+    signal(SIGSEGV, SIG_DFL);
+    raise(SIGSEGV);
+}
+
 static void do_garbage(struct call *c)
 {
     static const char noise[] = "this is no frame, and it is longer than a header";
@@ -232,11 +243,11 @@ static const struct {
     const char *word;
     void (*act)(struct call *c);
 } acts[] = {
-    {"echo", do_echo},     {"stderr", do_stderr},       {"count", do_count},         {"context", do_context},
-    {"error", do_error},   {"sleep", do_sleep},         {"hang", do_hang},           {"exit", do_exit},
-    {"signal", do_signal}, {"trap", do_trap},           {"garbage", do_garbage},     {"flood", do_flood},
-    {"badutf", do_badutf}, {"badlocals", do_badlocals}, {"wrongid", do_wrongid},     {"twice", do_twice},
-    {"forge", do_forge},   {"hangup", do_hangup},       {"lastwords", do_lastwords},
+    {"echo", do_echo},     {"stderr", do_stderr}, {"count", do_count},         {"context", do_context},
+    {"error", do_error},   {"sleep", do_sleep},   {"hang", do_hang},           {"exit", do_exit},
+    {"signal", do_signal}, {"trap", do_trap},     {"crash", do_crash},         {"garbage", do_garbage},
+    {"flood", do_flood},   {"badutf", do_badutf}, {"badlocals", do_badlocals}, {"wrongid", do_wrongid},
+    {"twice", do_twice},   {"forge", do_forge},   {"hangup", do_hangup},       {"lastwords", do_lastwords},
 };
 
 static void act(struct call *c, const char *code)

@@ -241,6 +241,41 @@ static void says_that_the_gateway_is_gone(void **state)
     theirs = dup(ours);
 }
 
+/* All that can be read now, appended to what came before. */
+static size_t drain(uint8_t *to, size_t got, size_t size)
+{
+    ssize_t n;
+    while ((n = recv(theirs, to + got, size - got, MSG_DONTWAIT)) > 0)
+        got += (size_t)n;
+    return got;
+}
+
+static void ends_a_frame_for_another(void **state)
+{
+    static uint8_t bytes[2 * CHUNK];
+    static char chunk[CHUNK];
+    struct cm_ipc_header h;
+    int small = 4096, status;
+    size_t got = 0;
+    (void)state;
+
+    assert_true(cm_output_end_frame()); /* nothing was ever sent */
+    assert_int_equal(setsockopt(ours, SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
+    assert_true(cm_output_emit(1, chunk, sizeof chunk)); /* more than the socket takes */
+    assert_true(emit(2, "behind it"));
+    pid_t child = fork();
+    if (child == 0)
+        _exit(cm_output_end_frame() ? 0 : 1);
+    assert_int_equal(read(theirs, bytes, CM_IPC_HEADER_SIZE), CM_IPC_HEADER_SIZE);
+    assert_int_equal(cm_ipc_header_get(bytes, CM_IPC_WORKER, CM_IPC_GATEWAY, &h, NULL), 0);
+    assert_true(h.len > CHUNK && h.len < sizeof bytes);
+    assert_int_equal(cm_ipc_read_payload(theirs, bytes, h.len, NULL), 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    got = drain(bytes, got, sizeof bytes);
+    assert_int_equal(got, 0); /* the frame, and no byte of the next */
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -253,6 +288,7 @@ int main(void)
         TEST(never_blocks_in_emit),
         TEST(begins_anew),
         TEST(pushes_what_waits),
+        TEST(ends_a_frame_for_another),
         TEST(says_that_the_gateway_is_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

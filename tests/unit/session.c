@@ -408,6 +408,7 @@ static void deaths_and_violations(void **state)
         {"exit 3", "exit status 3", CM_L_DEATH_EXIT},
         {"signal 11", "SIGSEGV", CM_L_DEATH_SIGNAL},
         {"trap out of bounds\x01", "trapped: out of bounds?", CM_L_DEATH_TRAP},
+        {"crash write at 8\nregisters", "fault of our own: write at 8", CM_L_DEATH_CRASH},
         {"garbage", "broke the protocol", CM_L_DEATH_PROTOCOL},
         {"forge", "HELLO frame from a peer that may not send it", CM_L_DEATH_PROTOCOL},
         {"badlocals", "LOCALS are no JSON object", CM_L_DEATH_PROTOCOL},
