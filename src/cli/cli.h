@@ -11,6 +11,7 @@
 enum cm_exit {
     CM_EXIT_OK = 0,
     CM_EXIT_RAISED = 1,        /* the code ended with an exception */
+    CM_EXIT_UNFIT = 1,         /* doctor: the server would not start */
     CM_EXIT_USAGE = 2,         /* wrong arguments, or a file that cannot be read */
     CM_EXIT_UNAVAILABLE = 3,   /* no sidecar, sandbox or session to run in */
     CM_EXIT_TIMEOUT = 124,     /* like timeout(1) */
@@ -20,6 +21,8 @@ enum cm_exit {
 int cm_cli_serve(int argc, char **argv);
 int cm_cli_exec(int argc, char **argv);
 int cm_cli_repl(int argc, char **argv);
+int cm_cli_plan(int argc, char **argv);
+int cm_cli_doctor(int argc, char **argv);
 int cm_cli_version(int argc, char **argv);
 
 /* What `exec` and `repl` have in common: [-s SESSION] [--url URL] [--timeout SECONDS]. */

@@ -15,6 +15,8 @@ static const struct verb {
     {"serve", cm_cli_serve, "serve sessions over HTTP until SIGTERM or Ctrl-C"},
     {"exec", cm_cli_exec, "run Python code from a file, an argument or the standard input"},
     {"repl", cm_cli_repl, "an interactive Python session"},
+    {"plan", cm_cli_plan, "print how a worker is locked down, with the reasons"},
+    {"doctor", cm_cli_doctor, "tell whether the server would start here, and which layers of isolation are on"},
     {"version", cm_cli_version, "print the version"},
 };
 

@@ -6,6 +6,10 @@ import pytest
 from support import Sidecar
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "unrestricted(reason): not for the container of tests/restricted")
+
+
 @pytest.fixture(scope="module")
 def sidecar(request):
     server = Sidecar(getattr(request.module, "SETTINGS", {}))

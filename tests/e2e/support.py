@@ -170,14 +170,14 @@ class Background:
 class Sidecar:
     """A `codemode serve` of our own on a free port of the loopback."""
 
-    def __init__(self, settings=None):
+    def __init__(self, settings=None, launcher=()):
         assert CODEMODE.exists(), f"{CODEMODE} is missing: build first, or name the folder in CODEMODE_BUILD"
         self.port = None
         self.settings = {**DEFAULTS, **(settings or {})}
         self._local = threading.local()
         self._log = tempfile.TemporaryFile(mode="w+", prefix="codemode-log-")
         self.process = subprocess.Popen(
-            [str(CODEMODE), "serve", "--port", "0"],
+            [*launcher, str(CODEMODE), "serve", "--port", "0"],
             env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=self._log,
@@ -341,9 +341,9 @@ class Sidecar:
 
 
 @contextlib.contextmanager
-def running_sidecar(**settings):
-    """A sidecar for one test; checks nothing at its end but that it can be stopped."""
-    server = Sidecar(settings)
+def running_sidecar(launcher=(), **settings):
+    """A sidecar for one test; checks nothing at its end but that it can be stopped. `launcher` goes before its name."""
+    server = Sidecar(settings, launcher)
     try:
         yield server
     finally:
