@@ -32,7 +32,7 @@ def stage(build, folder):
     (folder / "build" / "guest").mkdir(parents=True)
     for name in ("codemode", "codemode-sandbox", "guest/python.img"):
         shutil.copy(build / name, folder / "build" / name)
-    for name in ("tests/e2e", "sdk/python"):
+    for name in ("tests/e2e", "tests/restricted", "sdk/python"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
     (folder / "out").mkdir()
     (folder / "out").chmod(0o777)
@@ -138,7 +138,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="codemode-restricted-") as name:
         folder, group = Path(name), memory_group()
         stage(build, folder)
-        tests = [f"tests/e2e/test_{module}.py" for module in MODULES]
+        tests = ["tests/restricted/test_setting.py"] + [f"tests/e2e/test_{module}.py" for module in MODULES]
         pytest = ["/usr/bin/python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfEs", "-m", "not unrestricted"]
         pytest += ["--junitxml", INSIDE + "/out/results.xml", *(["-k", words[0]] if words else []), *tests]
         try:
