@@ -23,6 +23,10 @@ suite_pytest() { # name folder build filter
     return $status
 }
 
+suite_restricted() {
+    /usr/bin/python3 tests/restricted/run.py "$build" "$results/restricted.xml"
+}
+
 suite_driver() { # filter
     /usr/bin/python3 tools/driver_tests.py "$build/codemode" "$results/driver.tap" ${1:+"$1"}
 }
@@ -66,6 +70,7 @@ run_suites() { # folder filter
     suite "driver tests" driver suite_driver "$2"
     suite "client tests" sdk suite_pytest sdk sdk/python/tests "$1" "$2"
     [ -z "$2" ] || return 0
+    suite "in the meanest container" restricted suite_restricted
     suite "fuzzing" fuzzing suite_fuzzing
     suite "conformance" conformance suite_conformance
     suite "freeze and thaw" torture suite_torture
@@ -83,7 +88,7 @@ verb_test() {
         esac
         shift
     done
-    if [ -n "$sanitizer" ]; then stages_begin 6; elif [ -n "$filter" ]; then stages_begin 7; else stages_begin 11; fi
+    if [ -n "$sanitizer" ]; then stages_begin 6; elif [ -n "$filter" ]; then stages_begin 7; else stages_begin 12; fi
     setup_and_build test
     if [ -n "$sanitizer" ]; then
         stage "compile with sanitizer" sanitizer_build "$sanitizer" "$folder"
