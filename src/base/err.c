@@ -6,7 +6,8 @@
 #include <string.h>
 
 static const struct cm_err_info table[] = {
-#define CM_ERROR(name, number, http, short_name, retry, remediation) {CM_ERR_##name, http, retry, short_name, remediation},
+#define CM_ERROR(name, number, http, short_name, retry, remediation)                                                   \
+    {CM_ERR_##name, http, retry, short_name, remediation},
 #include "errors.def"
 #undef CM_ERROR
 };

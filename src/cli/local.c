@@ -160,7 +160,8 @@ static void close_local(struct cm_backend *b)
 
 static int open_sessions(struct local *l, struct cm_err *err)
 {
-    const struct cm_conf *c = &l->conf;
+    struct cm_conf *c = &l->conf;
+
     cm_sandbox_arguments(c, &l->arguments);
     struct cm_sessions_config config = {
         .sandbox_path = c->sandbox_path,
@@ -168,17 +169,13 @@ static int open_sessions(struct local *l, struct cm_err *err)
         .sandbox_args = l->arguments.list,
         .max_sessions = 1,
         .session_ttl_s = 0,
-        .queue_max = 8,
         .spare_workers = 0,
-        .memory_limit = c->memory_limit,
-        .timeout_default_s = c->execution_timeout,
-        .timeout_max_s = l->timeout_s > c->max_timeout ? l->timeout_s : c->max_timeout,
         .grace_s = c->grace,
-        .output_max = c->max_output,
-        .result_max = c->max_result,
-        .locals_max = c->max_locals,
     };
 
+    if (l->timeout_s > c->max_timeout) /* who starts the server sets its caps */
+        c->max_timeout = l->timeout_s;
+    cm_conf_limits(c, &config.limits, &config.caps);
     return cm_sessions_open(l->loop, &config, NULL, &l->sessions, err);
 }
 
@@ -196,7 +193,7 @@ static int set_up(struct local *l, const struct cm_target *target, struct cm_err
         return err->code;
     if ((rc = open_sessions(l, err)) < 0 || !target->keep_state)
         return rc;
-    rc = cm_sessions_create(l->sessions, "cli", on_created, l, err);
+    rc = cm_sessions_create(l->sessions, NULL, "cli", on_created, l, err);
     if (rc == 0)
         rc = await(l, err);
     return rc == 0 && l->interrupted ? cm_err_set(err, CM_ERR_CANCELLED, "interrupted") : rc;

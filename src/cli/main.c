@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "base/words.h"
 #include "cli/cli.h"
 #include "conf/conf.h"
 
@@ -50,7 +51,7 @@ static int unknown_verb(const char *word)
 
     for (size_t i = 0; i < VERBS; i++)
         known[i] = verbs[i].name;
-    const char *near = cm_conf_nearest(word, known);
+    const char *near = cm_word_nearest(word, known);
     if (near)
         return cm_cli_error(CM_EXIT_USAGE, "unknown verb \"%s\"; did you mean %s?", word, near);
     return cm_cli_error(CM_EXIT_USAGE, "unknown verb \"%s\"; codemode --help lists all", word);

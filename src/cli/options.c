@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/words.h"
 #include "cli/cli.h"
 #include "conf/conf.h"
 #include "conf/value.h"
@@ -58,7 +59,7 @@ static const char *url_from_environment(void)
 static int unknown(const char *arg, bool with_code)
 {
     static const char *const known[] = {"--session", "--url", "--timeout", "--help", NULL};
-    const char *near = cm_conf_nearest(arg, known);
+    const char *near = cm_word_nearest(arg, known);
 
     if (near)
         return cm_cli_error(CM_EXIT_USAGE, "unknown flag \"%s\"; did you mean %s?", arg, near);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/words.h"
 #include "conf/value.h"
 
 #define EXE_PREFIX "{exe}"
@@ -164,7 +165,7 @@ static int unknown_flag(const char *arg, size_t len, struct cm_err *err)
         known[i] = rows[i].flag;
     known[ROWS] = NULL;
     snprintf(word, sizeof(word), "%.*s", (int)(len < 63 ? len : 63), arg);
-    const char *near = cm_conf_nearest(word, known);
+    const char *near = cm_word_nearest(word, known);
     if (near)
         return cm_err_set(err, CM_ERR_CONFIG, "unknown flag \"%s\"; did you mean %s?", word, near);
     return cm_err_set(err, CM_ERR_CONFIG, "unknown flag \"%s\"; --help lists all flags", word);
@@ -188,6 +189,44 @@ static int load_flags(int argc, char *const *argv, struct cm_conf *conf, struct 
     return 0;
 }
 
+void cm_conf_limits(const struct cm_conf *conf, struct cm_limits *ret_defaults, struct cm_limits *ret_caps)
+{
+    const double defaults[] = {
+#define CM_LIMIT(id, name, unit, scope, def, def_key, cap, cap_key, min, help) (double)conf->def,
+#include "limits.def"
+#undef CM_LIMIT
+    };
+    const double caps[] = {
+#define CM_LIMIT(id, name, unit, scope, def, def_key, cap, cap_key, min, help) (double)conf->cap,
+#include "limits.def"
+#undef CM_LIMIT
+    };
+
+    for (int i = 0; i < CM_LIMITS; i++) {
+        bool none = cm_limit_info(i)->min > 0 && defaults[i] == 0 && caps[i] == 0;
+        double cap = none ? conf->max_timeout : caps[i] > 0 ? caps[i] : defaults[i];
+        ret_caps->at[i] = cap;
+        ret_defaults->at[i] = defaults[i] > 0 || cm_limit_info(i)->min == 0 ? defaults[i] : cap;
+    }
+}
+
+static int check_limits(const struct cm_conf *conf, struct cm_err *err)
+{
+    struct cm_limits defaults, caps;
+
+    cm_conf_limits(conf, &defaults, &caps);
+    for (int i = 0; i < CM_LIMITS; i++) {
+        const struct cm_limit_info *info = cm_limit_info(i);
+        if (defaults.at[i] > caps.at[i])
+            return cm_err_set(err, CM_ERR_CONFIG, "%s (%.15g) is above %s (%.15g)", info->def_key, defaults.at[i],
+                              info->cap_key, caps.at[i]);
+        if (defaults.at[i] < info->min)
+            return cm_err_set(err, CM_ERR_CONFIG, "%s (%.15g) is less than the least that works, %.15g%s",
+                              info->def_key, defaults.at[i], info->min, cm_limit_unit_text(i));
+    }
+    return 0;
+}
+
 int cm_conf_load(int argc, char *const *argv, struct cm_conf *ret, struct cm_err *err)
 {
     struct cm_conf conf;
@@ -199,9 +238,8 @@ int cm_conf_load(int argc, char *const *argv, struct cm_conf *ret, struct cm_err
         rc = load_flags(argc, argv, &conf, err);
     if (rc < 0)
         return rc;
-    if (conf.execution_timeout > conf.max_timeout)
-        return cm_err_set(err, CM_ERR_CONFIG, "EXECUTION_TIMEOUT (%g) is above MAX_TIMEOUT (%g)",
-                          conf.execution_timeout, conf.max_timeout);
+    if ((rc = check_limits(&conf, err)) < 0)
+        return rc;
     *ret = conf;
     return 0;
 }

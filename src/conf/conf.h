@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "base/err.h"
+#include "base/limits.h"
 
 #define CM_CONF_TEXT_MAX 1024
 
@@ -30,7 +31,7 @@ int cm_conf_defaults(struct cm_conf *ret, struct cm_err *err);
 int cm_conf_load(int argc, char *const *argv, struct cm_conf *ret, struct cm_err *err);
 /* One paragraph per setting: flag, variable, default, range, meaning. */
 void cm_conf_help(FILE *out);
-/* The known word nearest to `word`, or NULL when none is near. Both lists end with NULL. */
-const char *cm_conf_nearest(const char *word, const char *const *known);
+/* What holds where nobody asks for a limit, and the most that one may ask for. */
+void cm_conf_limits(const struct cm_conf *conf, struct cm_limits *ret_defaults, struct cm_limits *ret_caps);
 
 #endif

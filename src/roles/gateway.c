@@ -81,24 +81,19 @@ static void raise_descriptor_limit(void)
 static struct cm_sessions_config sessions_config(const struct gateway *g)
 {
     const struct cm_conf *c = g->conf;
-
-    return (struct cm_sessions_config){
+    struct cm_sessions_config config = {
         .sandbox_path = c->sandbox_path,
         .image_path = c->image_path,
         .sandbox_args = g->arguments.list,
         .cgroup = g->cgroup.count ? &g->cgroup : NULL,
         .max_sessions = c->max_sessions,
         .session_ttl_s = c->session_ttl,
-        .queue_max = c->queue_max,
         .spare_workers = c->spare_workers,
-        .memory_limit = c->memory_limit,
-        .timeout_default_s = c->execution_timeout,
-        .timeout_max_s = c->max_timeout,
         .grace_s = c->grace,
-        .output_max = c->max_output,
-        .result_max = c->max_result,
-        .locals_max = c->max_locals,
     };
+
+    cm_conf_limits(c, &config.limits, &config.caps);
+    return config;
 }
 
 /* Who reads a log should not have to ask. */

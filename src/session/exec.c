@@ -18,15 +18,24 @@
 
 /* asking */
 
-static double timeout_of(const struct cm_sessions *m, const struct cm_exec_request *req)
+static void set_limits(struct cm_exec *e, const struct cm_limits *base, const struct cm_exec_request *req)
 {
-    double t = req->timeout_s > 0 ? req->timeout_s : m->config.timeout_default_s;
+    double *timeout = &e->limits.at[CM_LIMIT_TIMEOUT], longest = e->m->config.caps.at[CM_LIMIT_TIMEOUT];
 
-    return t < m->config.timeout_max_s ? t : m->config.timeout_max_s;
+    e->limits = *base;
+    cm_limits_merge(&e->limits, req->limits);
+    if (req->timeout_s > 0)
+        *timeout = req->timeout_s;
+    if (*timeout > longest)
+        *timeout = longest;
 }
 
 static int copy_source(struct cm_exec *e, const struct cm_exec_request *req, struct cm_err *err)
 {
+    if (req->code_len > cm_exec_limit(e, CM_LIMIT_CODE_LENGTH))
+        return cm_err_set(err, CM_ERR_TOO_LARGE,
+                          "code: has %zu bytes, limits.code_length is %llu; split it into several executions",
+                          req->code_len, (unsigned long long)cm_exec_limit(e, CM_LIMIT_CODE_LENGTH));
     if (req->code_len + req->context_len < req->code_len ||
         req->code_len + req->context_len > CM_IPC_EXECUTE_MAX - FRAME_SLACK)
         return cm_err_set(err, CM_ERR_TOO_LARGE, "code and context have more than %u bytes",
@@ -44,8 +53,8 @@ static int copy_source(struct cm_exec *e, const struct cm_exec_request *req, str
     return 0;
 }
 
-struct cm_exec *cm_exec_new(struct cm_sessions *m, const struct cm_exec_request *req, const struct cm_exec_ops *ops,
-                            void *arg, struct cm_err *err)
+struct cm_exec *cm_exec_new(struct cm_sessions *m, const struct cm_limits *base, const struct cm_exec_request *req,
+                            const struct cm_exec_ops *ops, void *arg, struct cm_err *err)
 {
     struct cm_exec *e = calloc(1, sizeof *e);
 
@@ -56,11 +65,11 @@ struct cm_exec *cm_exec_new(struct cm_sessions *m, const struct cm_exec_request 
     e->m = m;
     e->seq = ++m->next_seq;
     e->mode = req->mode;
-    e->timeout_s = timeout_of(m, req);
+    set_limits(e, base, req);
     e->ops = *ops;
     e->arg = arg;
-    cm_keep_init(&e->out, m->config.output_max);
-    cm_keep_init(&e->err_out, m->config.output_max);
+    cm_keep_init(&e->out, cm_exec_limit(e, CM_LIMIT_OUTPUT));
+    cm_keep_init(&e->err_out, cm_exec_limit(e, CM_LIMIT_OUTPUT));
     snprintf(e->correlation_id, sizeof e->correlation_id, "%s", req->correlation_id ? req->correlation_id : "");
     strcpy(e->id, "exec-");
     if (cm_random_hex(e->id + 5, 16, err) < 0 || copy_source(e, req, err) < 0)
@@ -93,8 +102,8 @@ int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err)
     if (e->context)
         cm_ipc_put_bytes(&msg, CM_FIELD_CONTEXT, e->context, e->context_len);
     cm_ipc_put_uint(&msg, CM_FIELD_MODE, (uint64_t)e->mode);
-    cm_ipc_put_uint(&msg, CM_FIELD_LOCALS_MAX, e->m->config.locals_max);
-    cm_ipc_put_uint(&msg, CM_FIELD_RESULT_MAX, e->m->config.result_max);
+    cm_ipc_put_uint(&msg, CM_FIELD_LOCALS_MAX, cm_exec_limit(e, CM_LIMIT_LOCALS));
+    cm_ipc_put_uint(&msg, CM_FIELD_RESULT_MAX, cm_exec_limit(e, CM_LIMIT_RESULT));
     e->start_ns = cm_clock_ns();
     e->context = NULL;
     return cm_channel_send_owned(ch, &msg, cm_steal(e->code), err);
@@ -109,7 +118,7 @@ bool cm_exec_check_result(const struct cm_exec *e, const struct cm_ipc_fields *f
 
     if (!cm_ipc_has(f, CM_FIELD_SUCCESS))
         cm_err_set(err, CM_ERR_PROTOCOL, "RESULT frame without SUCCESS");
-    else if (!locals || len > e->m->config.locals_max)
+    else if (!locals || len > cm_exec_limit(e, CM_LIMIT_LOCALS))
         cm_err_set(err, CM_ERR_PROTOCOL, "RESULT frame with %zu bytes of LOCALS", len);
     else if (!cm_locals_valid(locals, len))
         cm_err_set(err, CM_ERR_PROTOCOL, "RESULT frame whose LOCALS are no JSON object");
@@ -138,9 +147,9 @@ static void free_spaces(struct spaces *sp)
         cm_buf_done(&sp->buf[--sp->used]);
 }
 
-/* A field's text, cut to the maximum and made valid UTF-8. */
+/* A field's text, cut to the maximum and made valid UTF-8. *ret_cut becomes true when something was cut here. */
 static const char *text_of(const struct cm_exec *e, const struct cm_ipc_fields *f, enum cm_ipc_field tag,
-                           struct spaces *sp, size_t *ret_len)
+                           struct spaces *sp, size_t *ret_len, bool *ret_cut)
 {
     const char *text = f ? cm_ipc_get_bytes(f, tag, ret_len) : NULL;
 
@@ -148,9 +157,10 @@ static const char *text_of(const struct cm_exec *e, const struct cm_ipc_fields *
         *ret_len = 0;
         return NULL;
     }
-    if (*ret_len > e->m->config.result_max) {
-        *ret_len = e->m->config.result_max;
+    if (*ret_len > cm_exec_limit(e, CM_LIMIT_RESULT)) {
+        *ret_len = cm_exec_limit(e, CM_LIMIT_RESULT);
         *ret_len -= cm_utf8_cut_end(text, *ret_len);
+        *ret_cut = true;
     }
     if (cm_utf8_valid(text, *ret_len))
         return text;
@@ -165,18 +175,24 @@ static void fill_texts(struct cm_exec *e, const struct cm_ipc_fields *f, struct 
 {
     res->out = cm_keep_text(&e->out, next_space(sp, 1), &res->out_len, &res->out_truncated);
     res->err = cm_keep_text(&e->err_out, next_space(sp, 1), &res->err_len, &res->err_truncated);
-    res->result = text_of(e, f, CM_FIELD_RESULT, sp, &res->result_len);
-    res->error = text_of(e, f, CM_FIELD_ERROR, sp, &res->error_len);
-    res->error_type = text_of(e, f, CM_FIELD_ERROR_TYPE, sp, &res->error_type_len);
-    res->traceback = text_of(e, f, CM_FIELD_TRACEBACK, sp, &res->traceback_len);
+    uint64_t cut = f ? cm_ipc_get_uint(f, CM_FIELD_TRUNCATED, 0) : 0;
+
+    res->result_truncated = cut & 1;
+    res->error_truncated = cut & 6;
+    res->locals_truncated = cut & 8;
+    res->result = text_of(e, f, CM_FIELD_RESULT, sp, &res->result_len, &res->result_truncated);
+    res->error = text_of(e, f, CM_FIELD_ERROR, sp, &res->error_len, &res->error_truncated);
+    res->error_type = text_of(e, f, CM_FIELD_ERROR_TYPE, sp, &res->error_type_len, &res->error_truncated);
+    res->traceback = text_of(e, f, CM_FIELD_TRACEBACK, sp, &res->traceback_len, &res->error_truncated);
     res->locals = f ? cm_ipc_get_bytes(f, CM_FIELD_LOCALS, &res->locals_len) : NULL;
 }
 
 /* The gateway's word replaces the worker's: whatever the code made of its interrupt, its time was over. */
 static void say_timeout(const struct cm_exec *e, struct cm_exec_result *res, char *space, size_t size)
 {
-    int n = snprintf(space, size, "TimeoutError: Execution timed out (timeout of %g s)%s", e->timeout_s,
-                     res->state == CM_STATE_LOST ? "; it did not stop, and its session was ended" : "");
+    int n =
+        snprintf(space, size, "TimeoutError: Execution timed out (timeout of %g s)%s", e->limits.at[CM_LIMIT_TIMEOUT],
+                 res->state == CM_STATE_LOST ? "; it did not stop, and its session was ended" : "");
 
     res->success = false;
     res->timed_out = true;

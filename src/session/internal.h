@@ -57,7 +57,7 @@ struct cm_exec {
     char *code, *context; /* one allocation, at `code`; the channel's when sent */
     size_t code_len, context_len;
     enum cm_exec_mode mode;
-    double timeout_s;
+    struct cm_limits limits;
     struct cm_exec_ops ops;
     void *arg;
     struct cm_keep out, err_out;
@@ -67,9 +67,14 @@ struct cm_exec {
     struct cm_err err;
 };
 
-/* Checks the request and copies it. NULL and *err on refusal. */
-struct cm_exec *cm_exec_new(struct cm_sessions *m, const struct cm_exec_request *req, const struct cm_exec_ops *ops,
-                            void *arg, struct cm_err *err);
+/* Checks the request and copies it. `base` are the limits that hold where it asks for none. NULL and *err on refusal. */
+struct cm_exec *cm_exec_new(struct cm_sessions *m, const struct cm_limits *base, const struct cm_exec_request *req,
+                            const struct cm_exec_ops *ops, void *arg, struct cm_err *err);
+/* One of its limits as a whole number. */
+static inline uint64_t cm_exec_limit(const struct cm_exec *e, enum cm_limit limit)
+{
+    return (uint64_t)e->limits.at[limit];
+}
 struct cm_exec *cm_exec_free(struct cm_exec *e);
 /* Sends EXECUTE. */
 int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err);
@@ -102,6 +107,7 @@ struct cm_session {
     char id[CM_SESSION_ID_MAX];
     enum cm_session_state state;
     bool oneshot;
+    struct cm_limits limits; /* of executions that ask for none of their own */
     struct cm_worker *worker;
     struct cm_timer *timer; /* start deadline, TTL, execution deadline or interrupt, by state */
     struct cm_creation *creation;

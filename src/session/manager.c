@@ -97,18 +97,25 @@ void cm_strays_end(struct cm_sessions *m)
 
 static int check_config(const struct cm_sessions_config *c, struct cm_err *err)
 {
+    double longest = c->caps.at[CM_LIMIT_TIMEOUT];
+
     if (!c->sandbox_path || !c->image_path)
         return cm_err_set(err, CM_ERR_CONFIG, "the sandbox and its image must be named");
     if (c->max_sessions < 1 || c->max_sessions > 100000)
         return cm_err_set(err, CM_ERR_CONFIG, "max_sessions is not between 1 and 100000");
-    if (!(c->timeout_default_s > 0) || !(c->timeout_max_s > 0) || c->timeout_max_s > 1e6 || !(c->grace_s >= 0))
+    if (!(c->limits.at[CM_LIMIT_TIMEOUT] > 0) || !(longest > 0) || longest > 1e6 || !(c->grace_s >= 0))
         return cm_err_set(err, CM_ERR_CONFIG, "timeouts must be above 0");
-    if (c->output_max < 2 || c->output_max > (1u << 30))
-        return cm_err_set(err, CM_ERR_CONFIG, "output_max is not between 2 bytes and 1 GiB");
+    if (c->limits.at[CM_LIMIT_OUTPUT] < 2 || c->caps.at[CM_LIMIT_OUTPUT] > (1u << 30))
+        return cm_err_set(err, CM_ERR_CONFIG, "the output's limit is not between 2 bytes and 1 GiB");
     /* Four texts and the locals share a RESULT frame. */
-    if (c->result_max > CM_IPC_RESULT_MAX / 8 || c->locals_max > CM_IPC_RESULT_MAX / 4 || c->locals_max < 2)
-        return cm_err_set(err, CM_ERR_CONFIG, "result_max is above %u or locals_max not between 2 and %u bytes",
+    if ((uint64_t)c->caps.at[CM_LIMIT_RESULT] > CM_IPC_RESULT_MAX / 8 ||
+        (uint64_t)c->caps.at[CM_LIMIT_LOCALS] > CM_IPC_RESULT_MAX / 4 || c->limits.at[CM_LIMIT_LOCALS] < 2)
+        return cm_err_set(err, CM_ERR_CONFIG, "the result's limit is above %u or the locals' not from 2 to %u bytes",
                           CM_IPC_RESULT_MAX / 8, CM_IPC_RESULT_MAX / 4);
+    for (int i = 0; i < CM_LIMITS; i++)
+        if (c->limits.at[i] > c->caps.at[i])
+            return cm_err_set(err, CM_ERR_CONFIG, "the default of the limit %s is above its cap",
+                              cm_limit_info(i)->name);
     return 0;
 }
 
@@ -283,7 +290,7 @@ static struct cm_session *find(struct cm_sessions *m, const char *id, struct cm_
     return NULL;
 }
 
-int cm_sessions_create(struct cm_sessions *m, const char *correlation_id,
+int cm_sessions_create(struct cm_sessions *m, const struct cm_limits_asked *limits, const char *correlation_id,
                        void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg, struct cm_err *err)
 {
     struct cm_err own = {0};
@@ -305,6 +312,7 @@ int cm_sessions_create(struct cm_sessions *m, const char *correlation_id,
         free(c);
         return err->code;
     }
+    cm_limits_merge(&s->limits, limits);
     cm_log(CM_LOG_INFO, "session_created", CM_LOG_STR("session", s->id), CM_LOG_STR("correlation_id", correlation_id));
     return 0;
 }
@@ -318,9 +326,10 @@ int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_e
     err = err ? err : &own;
     if (admit(m, !id, err) < 0 || (id && !(s = find(m, id, err))))
         return err->code;
-    if (s && s->queued >= m->config.queue_max && (s->running || s->state == CM_S_STARTING))
-        return cm_err_set(err, CM_ERR_QUEUE_FULL, "%u executions wait in this session already", s->queued);
-    struct cm_exec *e = cm_exec_new(m, req, ops, arg, err);
+    if (s && s->queued >= s->limits.at[CM_LIMIT_QUEUE] && (s->running || s->state == CM_S_STARTING))
+        return cm_err_set(err, CM_ERR_QUEUE_FULL, "%u executions wait in this session already, as many as limits.queue",
+                          s->queued);
+    struct cm_exec *e = cm_exec_new(m, s ? &s->limits : &m->config.limits, req, ops, arg, err);
     if (!e)
         return err->code;
     if (!s && !(s = cm_session_new(m, true, NULL, err))) {
@@ -365,6 +374,7 @@ static void describe(const struct cm_session *s, struct cm_session_info *ret)
         .idle_s = idle ? (double)(now - s->used_ns) / 1e9 : 0,
         .memory_bytes = s->memory_bytes,
         .pid = s->worker ? s->worker->pid : 0,
+        .limits = s->limits,
     };
     ret->expires_in_s = ttl == 0 ? -1 : ttl - ret->idle_s > 0 ? ttl - ret->idle_s : 0;
     memcpy(ret->id, s->id, sizeof ret->id);

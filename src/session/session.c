@@ -135,7 +135,7 @@ static void run_next(struct cm_session *s, const struct cm_session_input *in)
         e->session = s;
         s->executions++;
         set_running(s, e);
-        cm_timer_start(s->timer, (uint64_t)(e->timeout_s * 1000) + 1, 0);
+        cm_timer_start(s->timer, (uint64_t)(e->limits.at[CM_LIMIT_TIMEOUT] * 1000) + 1, 0);
         return;
     }
     s->state = CM_S_IDLE; /* nothing could be sent */
@@ -313,6 +313,7 @@ struct cm_session *cm_session_new(struct cm_sessions *m, bool oneshot, struct cm
     }
     s->m = m;
     s->oneshot = oneshot;
+    s->limits = m->config.limits;
     s->created_ns = s->used_ns = cm_clock_ns();
     strcpy(s->id, "session-");
     s->timer = cm_timer_open(m->loop, on_timer, s, err);

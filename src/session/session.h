@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/limits.h"
 
 #define CM_SESSION_ID_MAX 48 /* "session-", 32 hex digits and the final NUL, with room to spare */
 
@@ -28,15 +29,10 @@ struct cm_sessions_config {
     const struct cm_cgroup *cgroup; /* where the zygote and with it all workers go; or NULL */
     unsigned max_sessions;      /* live sessions at once, 1 to 100,000 */
     unsigned session_ttl_s;     /* idle seconds after which a session ends; 0 = never */
-    unsigned queue_max;         /* executions that wait in one session at the most */
     unsigned spare_workers;     /* workers kept ready ahead of demand */
-    uint64_t memory_limit;      /* bytes of guest memory per session */
-    double timeout_default_s;   /* of an execution that names none */
-    double timeout_max_s;       /* a longer request is cut to this */
+    struct cm_limits limits;    /* where nobody asks */
+    struct cm_limits caps;      /* the most that one may ask for */
     double grace_s;             /* between the interrupt and the kill */
-    size_t output_max;          /* bytes kept of each of stdout and stderr */
-    size_t result_max;          /* bytes of result, error and traceback, each */
-    size_t locals_max;          /* bytes of the locals object */
 };
 
 enum cm_exec_mode {
@@ -53,7 +49,8 @@ struct cm_exec_request {
     const char *context; /* JSON object text, or NULL */
     size_t context_len;
     enum cm_exec_mode mode;
-    double timeout_s; /* 0 = the default */
+    double timeout_s; /* 0 = the default; cut to the cap */
+    const struct cm_limits_asked *limits; /* within the caps; NULL asks for none */
     const char *correlation_id;
 };
 
@@ -62,7 +59,8 @@ struct cm_exec_request {
 struct cm_exec_result {
     bool success;
     bool timed_out;
-    bool out_truncated, err_truncated; /* output beyond output_max was dropped */
+    bool out_truncated, err_truncated; /* the middle of the output was left out */
+    bool result_truncated, error_truncated, locals_truncated; /* error: or the traceback */
     enum cm_exec_state state;
     const char *out, *err, *result, *error, *error_type, *traceback, *locals;
     size_t out_len, err_len, result_len, error_len, error_type_len, traceback_len, locals_len;
@@ -85,6 +83,7 @@ struct cm_session_info {
     double age_s, idle_s, expires_in_s; /* expires_in_s < 0: never */
     uint64_t memory_bytes;
     int pid;
+    struct cm_limits limits; /* of executions that ask for none of their own */
 };
 
 /* Starts the zygote. Until it says hello, creations wait. 0, or a negative error code with *err filled. */
@@ -98,8 +97,8 @@ bool cm_sessions_ready(const struct cm_sessions *m);
 /* What the zygote calls its memory image: printable ASCII, empty until it has first said hello. The manager's. */
 const char *cm_sessions_image(const struct cm_sessions *m);
 
-/* `done` gets the new id, or NULL and the reason. */
-int cm_sessions_create(struct cm_sessions *m, const char *correlation_id,
+/* `done` gets the new id, or NULL and the reason. `limits`, NULL or within the caps, hold for all its executions. */
+int cm_sessions_create(struct cm_sessions *m, const struct cm_limits_asked *limits, const char *correlation_id,
                        void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg,
                        struct cm_err *err);
 /* Queues an execution. With id NULL it runs in a fresh session that ends with it. *ret_exec, where wanted,

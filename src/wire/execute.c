@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "wire/json.h"
+#include "wire/limits.h"
 
 static int read_code(struct cm_json_value *value, size_t code_max, struct cm_execute_body *ret, struct cm_err *err)
 {
@@ -45,15 +46,20 @@ static int read_timeout(const struct cm_json_value *value, struct cm_execute_bod
     return 0;
 }
 
-int cm_execute_read(char *body, size_t len, size_t code_max, struct cm_execute_body *ret, struct cm_err *err)
+int cm_execute_read(char *body, size_t len, const struct cm_limits *caps, struct cm_execute_body *ret,
+                    struct cm_err *err)
 {
-    struct cm_json_member m[] = {{.name = "code"}, {.name = "context"}, {.name = "timeout"}};
+    struct cm_json_member m[] = {{.name = "code"}, {.name = "context"}, {.name = "timeout"}, {.name = "limits"}};
     struct cm_execute_body b = {0};
     int rc;
 
-    if ((rc = cm_json_object(body, len, m, 3, err)) < 0 || (rc = read_code(&m[0].value, code_max, &b, err)) < 0 ||
-        (rc = read_context(&m[1].value, &b, err)) < 0 || (rc = read_timeout(&m[2].value, &b, err)) < 0)
+    if ((rc = cm_json_object(body, len, m, 4, err)) < 0 ||
+        (rc = read_code(&m[0].value, (size_t)caps->at[CM_LIMIT_CODE_LENGTH], &b, err)) < 0 ||
+        (rc = read_context(&m[1].value, &b, err)) < 0 || (rc = read_timeout(&m[2].value, &b, err)) < 0 ||
+        (rc = cm_limits_read(&m[3].value, CM_LIMIT_OF_EXECUTION, caps, &b.limits, err)) < 0)
         return rc;
+    if (b.timeout_s > 0 && b.limits.named & 1u << CM_LIMIT_TIMEOUT)
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "limits.timeout: is the same as timeout; send one of them");
     *ret = b;
     return 0;
 }

@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "base/err.h"
+#include "base/limits.h"
 
 /* Slices of the body that it was read from. */
 struct cm_execute_body {
@@ -14,11 +15,13 @@ struct cm_execute_body {
     const char *context; /* the text of a JSON object, or NULL */
     size_t context_len;
     double timeout_s; /* 0 when the request names none */
+    struct cm_limits_asked limits;
 };
 
-/* Reads {"code", "context"?, "timeout"?}; other members are ignored. Decodes in place: the body's text is gone
+/* Reads {"code", "context"?, "timeout"?, "limits"?}; other members are ignored. Decodes in place: the body's text is gone
  * afterwards. Each refusal names the field and the rule: CM_ERR_BAD_JSON, CM_ERR_BAD_FIELD, or CM_ERR_TOO_LARGE
- * for code above `code_max` bytes. */
-int cm_execute_read(char *body, size_t len, size_t code_max, struct cm_execute_body *ret, struct cm_err *err);
+ * for code longer than its cap. */
+int cm_execute_read(char *body, size_t len, const struct cm_limits *caps, struct cm_execute_body *ret,
+                    struct cm_err *err);
 
 #endif

@@ -52,6 +52,11 @@ int cm_json_object(char *text, size_t len, struct cm_json_member *wanted, size_t
 /* Calls `each` for the elements of a checked array until it returns false. */
 void cm_json_elements(const struct cm_json_value *array, bool (*each)(void *arg, struct cm_json_value *value),
                       void *arg);
+/* Calls `each` for the members of a checked object until it returns false. The name comes as it stands in the text,
+ * without its quotes: one that is written with escapes looks like nobody's. */
+void cm_json_members(const struct cm_json_value *object,
+                     bool (*each)(void *arg, const char *name, size_t len, const struct cm_json_value *value),
+                     void *arg);
 /* Decodes a checked string in place, over its own raw bytes: afterwards raw[0] to raw[*ret_len - 1] is UTF-8
  * (it may hold NUL bytes) and the JSON text is gone. False for an escape that names half a surrogate pair. */
 bool cm_json_decode(struct cm_json_value *string, size_t *ret_len);

@@ -317,6 +317,23 @@ void cm_json_elements(const struct cm_json_value *array, bool (*each)(void *arg,
     } while (take(&s, ','));
 }
 
+void cm_json_members(const struct cm_json_value *object,
+                     bool (*each)(void *arg, const char *name, size_t len, const struct cm_json_value *value),
+                     void *arg)
+{
+    struct scan s = {object->raw, object->raw + 1, object->raw + object->len, 1, NULL};
+    struct cm_json_value name, value;
+
+    skip_blank(&s);
+    if (take(&s, '}'))
+        return;
+    do {
+        if (!scan_member(&s, &name, &value) || !each(arg, name.raw + 1, name.len - 2, &value))
+            return;
+        skip_blank(&s);
+    } while (take(&s, ','));
+}
+
 static unsigned hex4(const char *p)
 {
     unsigned v = 0;

@@ -80,7 +80,9 @@ static void names_the_bad_setting(void **state)
         {{"--log-level", "loud"}, 2, "is not DEBUG, INFO, WARNING or ERROR"},
         {{"--memory-limit", "1Ti"}, 2, "is not a size such as 512Mi"},
         {{"--execution-timeout", "1d"}, 2, "is not a time such as 30 or 250ms"},
-        {{"--execution-timeout", "301"}, 2, "is above MAX_TIMEOUT"},
+        {{"--execution-timeout", "301"}, 2, "EXECUTION_TIMEOUT (301) is above MAX_TIMEOUT (300)"},
+        {{"--max-memory", "256Mi"}, 2, "MEMORY_LIMIT (536870912) is above MAX_MEMORY (268435456)"},
+        {{"--output-limit", "1023"}, 2, "OUTPUT_LIMIT (1023) is less than the least that works, 1024 bytes"},
         {{"--host", ""}, 2, "--host: must have 1 to 255 bytes"},
         {{"serve", NULL}, 1, "unknown flag \"serve\""},
     };
@@ -107,6 +109,46 @@ static void names_the_bad_variable(void **state)
     assert_non_null(strstr(err.text, "MAX_SESSIONS: \"0\""));
 }
 
+static void completes_limits(void **state)
+{
+    struct cm_limits defaults, caps;
+    struct cm_conf c;
+
+    (void)state;
+    assert_int_equal(cm_conf_load(0, NULL, &c, NULL), 0);
+    cm_conf_limits(&c, &defaults, &caps);
+    assert_true(defaults.at[CM_LIMIT_MEMORY] == 536870912 && caps.at[CM_LIMIT_MEMORY] == 536870912);
+    assert_true(defaults.at[CM_LIMIT_OUTPUT] == 1048576 && caps.at[CM_LIMIT_OUTPUT] == 1048576);
+    assert_true(defaults.at[CM_LIMIT_CPU_TIME] == 300 && caps.at[CM_LIMIT_CPU_TIME] == 300);
+    assert_true(defaults.at[CM_LIMIT_TIMEOUT] == 30 && caps.at[CM_LIMIT_TIMEOUT] == 300);
+    for (int i = 0; i < CM_LIMITS; i++)
+        assert_true(defaults.at[i] >= cm_limit_info(i)->min && defaults.at[i] <= caps.at[i]);
+    c.max_memory = 1u << 30;
+    c.output_limit = 2000;
+    c.queue_max = 0;
+    c.cpu_time_limit = 5;
+    cm_conf_limits(&c, &defaults, &caps);
+    assert_true(defaults.at[CM_LIMIT_MEMORY] == 536870912 && caps.at[CM_LIMIT_MEMORY] == 1u << 30);
+    assert_true(defaults.at[CM_LIMIT_OUTPUT] == 2000 && caps.at[CM_LIMIT_OUTPUT] == 1048576);
+    assert_true(defaults.at[CM_LIMIT_QUEUE] == 0 && caps.at[CM_LIMIT_QUEUE] == 0);
+    assert_true(defaults.at[CM_LIMIT_CPU_TIME] == 5 && caps.at[CM_LIMIT_CPU_TIME] == 5);
+}
+
+/* The texts of limits.def and config.def name the same settings. */
+static void limits_name_their_settings(void **state)
+{
+    (void)state;
+    for (int i = 0; i < CM_LIMITS; i++) {
+        unsigned found = 0;
+        for (size_t v = 0; v < sizeof(variables) / sizeof(variables[0]); v++)
+            found +=
+                !strcmp(variables[v], cm_limit_info(i)->def_key) + !strcmp(variables[v], cm_limit_info(i)->cap_key);
+        assert_int_equal(found, 2);
+        assert_int_equal(cm_limit_find(cm_limit_info(i)->name, strlen(cm_limit_info(i)->name)), i);
+    }
+    assert_int_equal(cm_limit_find("memory", 5), -1);
+}
+
 static void help_names_every_setting(void **state)
 {
     char *text = NULL;
@@ -128,6 +170,8 @@ int main(void)
         cmocka_unit_test_setup(a_flag_wins_over_the_environment, clean),
         cmocka_unit_test_setup(names_the_bad_setting, clean),
         cmocka_unit_test_setup(names_the_bad_variable, clean),
+        cmocka_unit_test_setup(completes_limits, clean),
+        cmocka_unit_test_setup(limits_name_their_settings, clean),
         cmocka_unit_test_setup(help_names_every_setting, clean),
     };
 

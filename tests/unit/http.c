@@ -99,9 +99,10 @@ static void created(void *arg)
     m->created(m->arg, "session-1", NULL);
 }
 
-int cm_sessions_create(struct cm_sessions *m, const char *correlation_id,
+int cm_sessions_create(struct cm_sessions *m, const struct cm_limits_asked *limits, const char *correlation_id,
                        void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg, struct cm_err *err)
 {
+    (void)limits;
     if (strcmp(correlation_id, "refuse") == 0)
         return cm_err_set(err, CM_ERR_MAX_SESSIONS, "there are 2 sessions");
     m->created = done;
@@ -284,7 +285,8 @@ static void answers_every_route(void **state)
          "{\"stdout\":\"out\\n\\\"\",\"stderr\":\"\",\"result\":\"84\",\"error\":null,\"error_type\":null,"
          "\"traceback\":null,"
          "\"locals\":{\"x\":42},\"execution_time\":1.500000000,\"success\":true,\"timed_out\":false,\"state\":\"kept\","
-         "\"stdout_truncated\":false,\"stderr_truncated\":false,\"memory_bytes\":0,\"session_id\":\"session-1\","
+         "\"stdout_truncated\":false,\"stderr_truncated\":false,\"result_truncated\":false,"
+         "\"error_truncated\":false,\"locals_truncated\":false,\"memory_bytes\":0,\"session_id\":\"session-1\","
          "\"execution_id\":\"exec-1\"}"},
         {"POST /execute HTTP/1.1\r\n" JSON("12") "{\"code\":\"x\"}", 200, "\"session_id\":null"},
         {"POST /session/session-1/execute HTTP/1.1\r\n" JSON("14") "{\"code\":\"die\"}", 410,

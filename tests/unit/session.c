@@ -84,19 +84,19 @@ static void run_for(struct world *w, unsigned ms)
     cm_timer_close(t);
 }
 
+#define STANDARD_LIMITS                                                                                                \
+    [CM_LIMIT_CPU_TIME] = 9, [CM_LIMIT_MEMORY] = 1 << 20, [CM_LIMIT_OUTPUT] = 1000, [CM_LIMIT_RESULT] = 1000,          \
+    [CM_LIMIT_LOCALS] = 1000, [CM_LIMIT_RECURSION] = 1000, [CM_LIMIT_CODE_LENGTH] = 64 << 20, [CM_LIMIT_FILES] = 100,  \
+    [CM_LIMIT_FILE_BYTES] = 1 << 20, [CM_LIMIT_QUEUE] = 2
+
 static const struct cm_sessions_config standard = {
     .image_path = "plain",
     .max_sessions = 3,
     .session_ttl_s = 0,
-    .queue_max = 2,
     .spare_workers = 1,
-    .memory_limit = 1 << 20,
-    .timeout_default_s = 8,
-    .timeout_max_s = 9,
     .grace_s = 0.3,
-    .output_max = 1000,
-    .result_max = 1000,
-    .locals_max = 1000,
+    .limits.at = {[CM_LIMIT_TIMEOUT] = 8, STANDARD_LIMITS},
+    .caps.at = {[CM_LIMIT_TIMEOUT] = 9, STANDARD_LIMITS},
 };
 
 static struct world *open_world(struct cm_sessions_config c)
@@ -145,7 +145,7 @@ static const char *create(struct world *w)
 {
     w->created = false;
     w->id[0] = '\0';
-    assert_int_equal(cm_sessions_create(w->m, "corr", on_created, w, NULL), 0);
+    assert_int_equal(cm_sessions_create(w->m, NULL, "corr", on_created, w, NULL), 0);
     assert_false(w->created); /* never from within the call */
     await(w, &w->created);
     return w->id;
@@ -326,7 +326,7 @@ static void admission(void **state)
     char ids[3][CM_SESSION_ID_MAX];
     for (int i = 0; i < 3; i++)
         strcpy(ids[i], create(w));
-    assert_int_equal(cm_sessions_create(w->m, NULL, on_created, w, NULL), CM_ERR_MAX_SESSIONS);
+    assert_int_equal(cm_sessions_create(w->m, NULL, NULL, on_created, w, NULL), CM_ERR_MAX_SESSIONS);
     assert_int_equal(begin(w, NULL, "count", 0, &a), CM_ERR_MAX_SESSIONS);
     assert_int_equal(begin(w, "session-no", "count", 0, &a), CM_ERR_NO_SESSION);
     cm_sessions_delete(w->m, ids[1]);
@@ -632,7 +632,7 @@ static void drain_finishes_and_refuses(void **state)
     cm_sessions_drain(w->m, 5, on_drained, w);
     assert_false(cm_sessions_ready(w->m));
     assert_int_equal(begin(w, id, "count", 0, &late), CM_ERR_DRAINING);
-    assert_int_equal(cm_sessions_create(w->m, NULL, on_created, w, NULL), CM_ERR_DRAINING);
+    assert_int_equal(cm_sessions_create(w->m, NULL, NULL, on_created, w, NULL), CM_ERR_DRAINING);
     await(w, &w->drained);
     assert_string_equal(a.result, "slept");
     close_world(w);

@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "wire/execute.h"
 #include "wire/json.h"
+#include "wire/limits.h"
 
 static int check(const char *text, size_t len)
 {
@@ -126,9 +127,17 @@ static void limits_depth(void **state)
 
 static int read_body(const char *text, struct cm_execute_body *ret, struct cm_err *err, char **ret_copy)
 {
+    static const struct cm_limits caps = {.at = {[CM_LIMIT_TIMEOUT] = 60,
+                                                 [CM_LIMIT_CPU_TIME] = 30.5,
+                                                 [CM_LIMIT_MEMORY] = 67108864,
+                                                 [CM_LIMIT_OUTPUT] = 4096,
+                                                 [CM_LIMIT_CODE_LENGTH] = 40,
+                                                 [CM_LIMIT_QUEUE] = 8}};
     *ret_copy = malloc(strlen(text) + 1);
     memcpy(*ret_copy, text, strlen(text));
-    return cm_execute_read(*ret_copy, strlen(text), 40, ret, err);
+    if (strstr(text, "\"code\"") || !strstr(text, "limits"))
+        return cm_execute_read(*ret_copy, strlen(text), &caps, ret, err);
+    return cm_create_read(*ret_copy, strlen(text), &caps, &ret->limits, err);
 }
 
 static void reads_an_execute_body(void **state)
@@ -191,6 +200,89 @@ static void names_the_bad_field(void **state)
     }
 }
 
+static void reads_limits(void **state)
+{
+    struct cm_execute_body b;
+    struct cm_err err;
+    char *copy;
+
+    (void)state;
+    assert_int_equal(
+        read_body("{\"limits\": {\"memory\": 67108864, \"cpu_time\":30.5,\"output\": null}, \"code\":\"\"}", &b, &err,
+                  &copy),
+        0); /* exactly the caps */
+    assert_int_equal(b.limits.named, 1u << CM_LIMIT_MEMORY | 1u << CM_LIMIT_CPU_TIME);
+    assert_true(b.limits.value.at[CM_LIMIT_MEMORY] == 67108864 && b.limits.value.at[CM_LIMIT_CPU_TIME] == 30.5);
+    free(copy);
+    assert_int_equal(read_body("{\"limits\":{\"timeout\":61,\"output\":1024}, \"code\":\"\"}", &b, &err, &copy), 0);
+    assert_true(b.limits.value.at[CM_LIMIT_TIMEOUT] == 60); /* cut, as `timeout` is */
+    free(copy);
+    assert_int_equal(read_body("{\"limits\":{\"queue\":0,\"output\":4096}}", &b, &err, &copy), 0);
+    assert_int_equal(b.limits.named, 1u << CM_LIMIT_QUEUE | 1u << CM_LIMIT_OUTPUT);
+    free(copy);
+    assert_int_equal(read_body("{\"limits\":null}", &b, &err, &copy), 0);
+    assert_int_equal(b.limits.named, 0);
+    free(copy);
+    assert_int_equal(cm_create_read(NULL, 0, &(struct cm_limits){0}, &b.limits, &err), 0);
+}
+
+static void refuses_limits(void **state)
+{
+    static const struct {
+        const char *body, *text;
+    } cases[] = {
+        {"{\"limits\":{\"memory\":67108865}}", "limits.memory: 67108865 is above the server's cap of 67108864 bytes; "
+                                               "ask for less, or start the server with a "
+                                               "higher MAX_MEMORY"},
+        {"{\"limits\":{\"cpu_time\":30.6}}", "cap of 30.5 seconds"},
+        {"{\"limits\":{\"queue\":9}}", "limits.queue: 9 is above the server's cap of 8; ask"},
+        {"{\"limits\":{\"output\":1023}}", "limits.output: 1023 is less than the least that works, 1024 bytes"},
+        {"{\"limits\":{\"output\":-1}}", "limits.output: must be a whole number of bytes"},
+        {"{\"limits\":{\"output\":2000.5}}", "limits.output: must be a whole number of bytes"},
+        {"{\"limits\":{\"output\":\"2Ki\"}}", "limits.output: must be a whole number of bytes"},
+        {"{\"limits\":{\"cpu_time\":1e999}}", "limits.cpu_time: must be a number of seconds"},
+        {"{\"limits\":{\"timeout\":1e999}}", "limits.timeout: must be a number of seconds"},
+        {"{\"limits\":{\"timeout\":0}}", "limits.timeout: 0 is less than"},
+        {"{\"limits\":{\"memry\":1}}", "limits.memry: there is no such limit; did you mean \"memory\"?"},
+        {"{\"limits\":{\"\":1}}", "limits.: there is no such limit; GET /session/{id}"},
+        {"{\"limits\":{\"x\\\"y\\u0000\":1}}", "there is no such limit"},
+        {"{\"limits\":{\"123456789012345678901234567890123456789\xc3\xa9x\":1}}", "6789: there is no such limit"},
+        {"{\"limits\":{\"request_body\":2048}}", "limits.request_body: only the server's setting MAX_BODY sets it"},
+        {"{\"limits\":{\"output\":1024,\"output\":1024}}", "limits.output: appears twice"},
+        {"{\"limits\":[]}", "limits: must be an object or null"},
+        {"{\"code\":\"\",\"limits\":7}", "limits: must be an object or null"},
+        {"{\"code\":\"\",\"limits\":{\"queue\":1}}",
+         "limits.queue: is a limit of the session; name it in POST /session"},
+        {"{\"code\":\"\",\"timeout\":1,\"limits\":{\"timeout\":1}}", "limits.timeout: is the same as timeout"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct cm_execute_body b = {.code_len = 77};
+        struct cm_err err = {0};
+        char *copy;
+        assert_int_equal(read_body(cases[i].body, &b, &err, &copy), CM_ERR_BAD_FIELD);
+        if (!strstr(err.text, cases[i].text))
+            fail_msg("\"%s\" lacks \"%s\"", err.text, cases[i].text);
+        assert_int_equal(b.code_len, 77);
+        free(copy);
+    }
+}
+
+static void writes_limits(void **state)
+{
+    struct cm_limits limits = {.at = {[CM_LIMIT_TIMEOUT] = 0.25, [CM_LIMIT_MEMORY] = 4294901760}};
+    struct cm_buf buf;
+
+    (void)state;
+    cm_buf_init(&buf, 4096);
+    assert_int_equal(cm_limits_write(&buf, &limits), 0);
+    assert_string_equal(cm_buf_data(&buf),
+                        "{\"timeout\":0.25,\"cpu_time\":0,\"memory\":4294901760,\"output\":0,\"result\":0,\"locals\":0,"
+                        "\"recursion\":0,\"code_length\":0,\"files\":0,\"file_bytes\":0,\"queue\":0}");
+    cm_buf_done(&buf);
+}
+
 static void writes_what_it_reads(void **state)
 {
     struct cm_json_value value;
@@ -241,7 +333,9 @@ int main(void)
         cmocka_unit_test(accepts_json),          cmocka_unit_test(refuses_what_is_not_json),
         cmocka_unit_test(refuses_every_cut),     cmocka_unit_test(limits_depth),
         cmocka_unit_test(reads_an_execute_body), cmocka_unit_test(names_the_bad_field),
-        cmocka_unit_test(writes_what_it_reads),  cmocka_unit_test(walks_an_array),
+        cmocka_unit_test(reads_limits),          cmocka_unit_test(refuses_limits),
+        cmocka_unit_test(writes_limits),         cmocka_unit_test(writes_what_it_reads),
+        cmocka_unit_test(walks_an_array),
     };
 
     return cmocka_run_group_tests_name("wire", tests, NULL, NULL);

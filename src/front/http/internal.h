@@ -33,6 +33,7 @@ struct cm_http {
     unsigned port;
     bool draining, closing;
     bool loopback;           /* nobody from outside can connect */
+    struct cm_limits caps;   /* the most that a request may ask for */
     size_t answer_max;       /* bytes of one answer */
     size_t held;             /* bytes of all request bodies in memory */
     char id_seed[17];        /* of the correlation ids that we make */

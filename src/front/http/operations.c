@@ -7,6 +7,7 @@
 #include "obs/metrics.h"
 #include "wire/execute.h"
 #include "wire/json.h"
+#include "wire/limits.h"
 
 #define SMALL_MAX   4096
 #define LIST_MAX    (100000u * (CM_SESSION_ID_MAX + 4)) /* the most that MAX_SESSIONS allows */
@@ -35,7 +36,7 @@ static int start(struct request *rq, const char *id, enum cm_exec_mode mode, str
 {
     static const struct cm_exec_ops ops = {NULL, on_execute_done};
     struct cm_execute_body body;
-    int rc = cm_execute_read(cm_buf_data(&rq->body), rq->body.len, rq->http->conf->max_code_length, &body, err);
+    int rc = cm_execute_read(cm_buf_data(&rq->body), rq->body.len, &rq->http->caps, &body, err);
 
     if (rc < 0)
         return rc;
@@ -46,6 +47,7 @@ static int start(struct request *rq, const char *id, enum cm_exec_mode mode, str
         .context_len = body.context_len,
         .mode = mode,
         .timeout_s = body.timeout_s,
+        .limits = &body.limits,
         .correlation_id = rq->correlation,
     };
     return cm_sessions_execute(rq->http->sessions, id, &req, &ops, rq, &rq->exec, err);
@@ -100,20 +102,14 @@ static void on_created(void *arg, const char *id, const struct cm_err *err)
     cm_http_unref(rq);
 }
 
-static int check_empty_or_object(struct request *rq, struct cm_err *err)
-{
-    char *text = cm_buf_data(&rq->body);
-
-    return rq->body.len == 0 ? 0 : cm_json_object(text, rq->body.len, NULL, 0, err);
-}
-
 void cm_http_create_session(struct request *rq)
 {
+    struct cm_limits_asked limits;
     struct cm_err err;
-    int rc = check_empty_or_object(rq, &err);
+    int rc = cm_create_read(cm_buf_data(&rq->body), rq->body.len, &rq->http->caps, &limits, &err);
 
     if (rc == 0)
-        rc = cm_sessions_create(rq->http->sessions, rq->correlation, on_created, rq, &err);
+        rc = cm_sessions_create(rq->http->sessions, &limits, rq->correlation, on_created, rq, &err);
     if (rc < 0) {
         cm_http_answer_error(rq, &err);
         return;
@@ -134,12 +130,14 @@ static int write_info(struct cm_buf *buf, const struct cm_session_info *info)
 
     if (info->expires_in_s >= 0)
         snprintf(expires, sizeof(expires), "%.3f", info->expires_in_s);
-    return cm_buf_printf(buf,
-                         "{\"session_id\":\"%s\",\"state\":\"%s\",\"executions\":%u,\"queued\":%u,"
-                         "\"age_seconds\":%.3f,\"idle_seconds\":%.3f,\"expires_in_seconds\":%s,"
-                         "\"memory_bytes\":%llu,\"pid\":%d}",
-                         info->id, info->state, info->executions, info->queued, info->age_s, info->idle_s, expires,
-                         (unsigned long long)info->memory_bytes, info->pid);
+    int rc = cm_buf_printf(buf,
+                           "{\"session_id\":\"%s\",\"state\":\"%s\",\"executions\":%u,\"queued\":%u,"
+                           "\"age_seconds\":%.3f,\"idle_seconds\":%.3f,\"expires_in_seconds\":%s,"
+                           "\"memory_bytes\":%llu,\"pid\":%d,\"limits\":",
+                           info->id, info->state, info->executions, info->queued, info->age_s, info->idle_s, expires,
+                           (unsigned long long)info->memory_bytes, info->pid);
+    rc = rc ? rc : cm_limits_write(buf, &info->limits);
+    return rc ? rc : cm_buf_puts(buf, "}");
 }
 
 void cm_http_show_session(struct request *rq)

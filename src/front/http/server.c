@@ -238,6 +238,8 @@ int cm_http_open(struct cm_loop *loop, const struct cm_conf *conf, struct cm_ses
     h->sessions = sessions;
     h->metrics = metrics;
     h->listen_fd = h->hangup_fd = -1;
+    struct cm_limits defaults;
+    cm_conf_limits(conf, &defaults, &h->caps);
     /* Every byte of a text may take six as an escape. */
     h->answer_max = 6 * (2 * conf->max_output + 3 * conf->max_result) + conf->max_locals + 4096;
     int rc = build(h, err);
