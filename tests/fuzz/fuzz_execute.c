@@ -11,6 +11,12 @@
 
 #define CODE_MAX 40
 
+static const struct cm_limits caps = {.at = {[CM_LIMIT_TIMEOUT] = 9,
+                                             [CM_LIMIT_MEMORY] = 99999999,
+                                             [CM_LIMIT_OUTPUT] = 9999,
+                                             [CM_LIMIT_CODE_LENGTH] = CODE_MAX,
+                                             [CM_LIMIT_FILES] = 9}};
+
 static bool within(const char *part, size_t len, const char *whole, size_t size)
 {
     return part >= whole && len <= size && part <= whole + size - len;
@@ -20,6 +26,9 @@ static void check_accepted(const struct cm_execute_body *b, const char *body, si
 {
     CHECK(within(b->code, b->code_len, body, size) && b->code_len <= CODE_MAX && cm_utf8_valid(b->code, b->code_len));
     CHECK(b->timeout_s >= 0 && isfinite(b->timeout_s));
+    for (int i = 0; i < CM_LIMITS; i++)
+        if (b->limits.named & 1u << i)
+            CHECK(b->limits.value.at[i] >= cm_limit_info(i)->min && b->limits.value.at[i] <= caps.at[i]);
     if (!b->context) {
         CHECK(b->context_len == 0);
         return;
@@ -32,7 +41,7 @@ static void check_accepted(const struct cm_execute_body *b, const char *body, si
 
 static bool names_a_field(const char *text)
 {
-    static const char *const fields[] = {"code: ", "context: ", "timeout: ", "body: "};
+    static const char *const fields[] = {"code: ", "context: ", "timeout: ", "limits: ", "limits.", "body: "};
 
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
         if (strncmp(text, fields[i], strlen(fields[i])) == 0)
@@ -46,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct model model = model_json(body, size, CM_JSON_DEPTH_MAX);
     struct cm_execute_body b = {.code = "untouched"};
     struct cm_err err = {0};
-    int rc = cm_execute_read(body, size, CODE_MAX, &b, &err);
+    int rc = cm_execute_read(body, size, &caps, &b, &err);
 
     if (rc == 0) {
         CHECK(model.valid && model.kind == '{');

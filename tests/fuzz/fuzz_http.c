@@ -124,13 +124,13 @@ static void created(void *arg)
     free(c);
 }
 
-int cm_sessions_create(struct cm_sessions *m, const char *correlation_id,
+int cm_sessions_create(struct cm_sessions *m, const struct cm_limits_asked *limits, const char *correlation_id,
                        void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg, struct cm_err *err)
 {
     struct creation *c = calloc(1, sizeof *c);
 
     (void)err;
-    CHECK(c && correlation_id);
+    CHECK(limits && c && correlation_id);
     m->live_creations++;
     c->done = done;
     c->arg = arg;
