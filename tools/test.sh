@@ -71,6 +71,7 @@ run_suites() { # folder filter
     suite "client tests" sdk suite_pytest sdk sdk/python/tests "$1" "$2"
     [ -z "$2" ] || return 0
     suite "in the meanest container" restricted suite_restricted
+    suite "soak" soak suite_soak
     suite "fuzzing" fuzzing suite_fuzzing
     suite "conformance" conformance suite_conformance
     suite "freeze and thaw" torture suite_torture
