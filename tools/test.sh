@@ -89,7 +89,7 @@ verb_test() {
         esac
         shift
     done
-    if [ -n "$sanitizer" ]; then stages_begin 6; elif [ -n "$filter" ]; then stages_begin 7; else stages_begin 12; fi
+    if [ -n "$sanitizer" ]; then stages_begin 6; elif [ -n "$filter" ]; then stages_begin 7; else stages_begin 13; fi
     setup_and_build test
     if [ -n "$sanitizer" ]; then
         stage "compile with sanitizer" sanitizer_build "$sanitizer" "$folder"
