@@ -90,6 +90,9 @@ static struct cm_sessions_config sessions_config(const struct gateway *g)
         .session_ttl_s = c->session_ttl,
         .spare_workers = c->spare_workers,
         .grace_s = c->grace,
+        .min_free_memory = c->min_free_memory,
+        .stored_output = c->stored_output,
+        .total_stored_output = c->total_stored_output,
     };
 
     cm_conf_limits(c, &config.limits, &config.caps);

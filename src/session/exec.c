@@ -81,6 +81,8 @@ struct cm_exec *cm_exec_free(struct cm_exec *e)
 {
     if (!e)
         return NULL;
+    if (e->stored)
+        cm_stored_finish(e->stored);
     cm_keep_done(&e->out);
     cm_keep_done(&e->err_out);
     free(e->code);
@@ -110,6 +112,26 @@ int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err)
 }
 
 /* answering with a result */
+
+/* From the moment at which the answer will lack something, all of the stream is stored as well. */
+static void store(struct cm_exec *e, int stream, struct cm_keep *keep, const char *data, size_t len)
+{
+    bool overflows = keep->dropped == 0 && len > keep->buf.max - keep->buf.len;
+
+    if (overflows && e->session && !e->session->oneshot &&
+        (e->stored || cm_stored_new(&e->session->shelf, e->id, &e->stored)))
+        cm_stored_add(e->stored, stream, cm_buf_data(&keep->buf), keep->buf.len);
+    if (e->stored && e->stored->stream[stream - 1].begun)
+        cm_stored_add(e->stored, stream, data, len);
+}
+
+void cm_exec_collect(struct cm_exec *e, int stream, const char *data, size_t len)
+{
+    struct cm_keep *keep = stream == 2 ? &e->err_out : &e->out;
+
+    store(e, stream, keep, data, len);
+    cm_keep_add(keep, data, len);
+}
 
 bool cm_exec_check_result(const struct cm_exec *e, const struct cm_ipc_fields *f, struct cm_err *err)
 {
@@ -173,6 +195,10 @@ static const char *text_of(const struct cm_exec *e, const struct cm_ipc_fields *
 
 static void fill_texts(struct cm_exec *e, const struct cm_ipc_fields *f, struct spaces *sp, struct cm_exec_result *res)
 {
+    res->out_bytes = cm_keep_total(&e->out);
+    res->err_bytes = cm_keep_total(&e->err_out);
+    res->out_stored = e->stored && e->stored->stream[0].begun;
+    res->err_stored = e->stored && e->stored->stream[1].begun;
     res->out = cm_keep_text(&e->out, next_space(sp, 1), &res->out_len, &res->out_truncated);
     res->err = cm_keep_text(&e->err_out, next_space(sp, 1), &res->err_len, &res->err_truncated);
     uint64_t cut = f ? cm_ipc_get_uint(f, CM_FIELD_TRUNCATED, 0) : 0;

@@ -20,6 +20,8 @@
 #include "ipc/channel.h"
 #include "obs/metrics.h"
 #include "session/keep.h"
+#include "session/outputs.h"
+#include "session/pressure.h"
 #include "session/session.h"
 
 #define CM_SPAWN_DEADLINE_MS  5000 /* from the wish for a worker to its READY */
@@ -61,6 +63,7 @@ struct cm_exec {
     struct cm_exec_ops ops;
     void *arg;
     struct cm_keep out, err_out;
+    struct cm_stored *stored; /* all of the output that became too long; its session's */
     uint64_t start_ns;
     bool timed_out, abandoned;
     struct cm_task task; /* for the answer below */
@@ -78,6 +81,8 @@ static inline uint64_t cm_exec_limit(const struct cm_exec *e, enum cm_limit limi
 struct cm_exec *cm_exec_free(struct cm_exec *e);
 /* Sends EXECUTE. */
 int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err);
+/* Output of a running execution. stream: 1 or 2 */
+void cm_exec_collect(struct cm_exec *e, int stream, const char *data, size_t len);
 /* True when the RESULT frame keeps its promises; else *err says which it broke. */
 bool cm_exec_check_result(const struct cm_exec *e, const struct cm_ipc_fields *f, struct cm_err *err);
 /* Answers with a result and frees. `f` is NULL for an execution that was killed after its timeout. The execution must
@@ -108,6 +113,7 @@ struct cm_session {
     enum cm_session_state state;
     bool oneshot;
     struct cm_limits limits; /* of executions that ask for none of their own */
+    struct cm_shelf shelf;
     struct cm_worker *worker;
     struct cm_timer *timer; /* start deadline, TTL, execution deadline or interrupt, by state */
     struct cm_creation *creation;
@@ -211,6 +217,8 @@ struct cm_sessions {
     struct cm_sessions_config config;
     char *sandbox_path, *image_path; /* what config points at */
     struct cm_metrics *metrics;
+    struct cm_outputs outputs;
+    struct cm_pressure pressure;
     struct cm_zygote zygote;
     struct cm_session *sessions; /* by id, in the order of creation */
     struct cm_session *waiting; /* for a worker, first come first served */

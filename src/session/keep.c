@@ -54,6 +54,11 @@ void cm_keep_add(struct cm_keep *k, const char *text, size_t len)
         overwrite(k, text + n, len - n);
 }
 
+uint64_t cm_keep_total(const struct cm_keep *k)
+{
+    return k->buf.len + k->dropped;
+}
+
 static void reverse(char *p, size_t len)
 {
     for (size_t i = 0; i < len / 2; i++) {

@@ -146,6 +146,7 @@ int cm_sessions_open(struct cm_loop *loop, const struct cm_sessions_config *conf
     m->loop = loop;
     m->config = *config;
     m->metrics = metrics;
+    cm_outputs_init(&m->outputs, config->stored_output, config->total_stored_output);
     m->sandbox_path = strdup(config->sandbox_path);
     m->image_path = strdup(config->image_path);
     m->config.sandbox_path = m->sandbox_path;
@@ -264,13 +265,25 @@ const char *cm_sessions_image(const struct cm_sessions *m)
 
 /* operations */
 
-static int admit(const struct cm_sessions *m, bool new_session, struct cm_err *err)
+/* Who is refused can come again; who is killed for want of memory may be anybody. */
+static int admit_memory(struct cm_sessions *m, struct cm_err *err)
+{
+    uint64_t reserve = m->config.min_free_memory, left = reserve ? cm_pressure_left(&m->pressure) : UINT64_MAX;
+
+    if (left >= reserve)
+        return 0;
+    return cm_err_set(err, CM_ERR_LOW_MEMORY,
+                      "%llu MiB of memory are left, and new sessions start only with at least %llu (MIN_FREE_MEMORY)",
+                      (unsigned long long)(left >> 20), (unsigned long long)(reserve >> 20));
+}
+
+static int admit(struct cm_sessions *m, bool new_session, struct cm_err *err)
 {
     if (m->draining)
         return cm_err_set(err, CM_ERR_DRAINING, "the server is shutting down");
     if (new_session && m->live >= m->config.max_sessions)
         return cm_err_set(err, CM_ERR_MAX_SESSIONS, "%u sessions are live, as many as may be", m->live);
-    return 0;
+    return new_session ? admit_memory(m, err) : 0;
 }
 
 /* NULL and the reason when there is no such session. */
@@ -341,6 +354,22 @@ int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_e
     if (ret_exec)
         *ret_exec = e;
     return 0;
+}
+
+int cm_sessions_output(struct cm_sessions *m, const char *id, const char *execution, int stream, uint64_t offset,
+                       uint64_t length, struct cm_buf *to, struct cm_output_info *ret, struct cm_err *err)
+{
+    const struct cm_session *s = find(m, id, err);
+
+    if (!s)
+        return err->code;
+    const struct cm_stored *stored = cm_shelf_find(&s->shelf, execution);
+    if (!stored || !stored->stream[stream - 1].begun)
+        return cm_err_set(err, CM_ERR_NO_OUTPUT, "there is no such execution with %s that its answer had to cut",
+                          stream == 1 ? "stdout" : "stderr");
+    *ret = (struct cm_output_info){stored->stream[stream - 1].printed, stored->stream[stream - 1].stored};
+    int rc = cm_stored_read(stored, stream, offset, length, to);
+    return rc < 0 ? cm_err_set(err, rc, "no memory for the output") : 0;
 }
 
 bool cm_sessions_delete(struct cm_sessions *m, const char *id)

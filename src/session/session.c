@@ -107,6 +107,7 @@ static void close_session(struct cm_session *s, enum cm_label_end reason, enum c
     if (s->creation)
         cm_creation_answer(s->creation, NULL, &(struct cm_err){.code = code, .text = "the session ended at once"});
     s->timer = cm_timer_close(s->timer);
+    cm_shelf_done(&s->shelf);
     free(s);
     cm_metrics_set(m->metrics, CM_M_SESSIONS_ACTIVE, 0, --m->live);
     cm_metrics_add(m->metrics, CM_M_SESSIONS_ENDED, reason, 1);
@@ -182,7 +183,7 @@ static void collect(struct cm_session *s, const struct cm_session_input *in)
     const char *data = cm_ipc_get_bytes(in->fields, CM_FIELD_DATA, &len);
     int stream = (int)cm_ipc_get_uint(in->fields, CM_FIELD_STREAM, 1);
 
-    cm_keep_add(stream == 2 ? &e->err_out : &e->out, data, len);
+    cm_exec_collect(e, stream, data, len);
     if (e->ops.output && !e->abandoned)
         e->ops.output(e->arg, stream, data, len);
 }
@@ -314,6 +315,7 @@ struct cm_session *cm_session_new(struct cm_sessions *m, bool oneshot, struct cm
     s->m = m;
     s->oneshot = oneshot;
     s->limits = m->config.limits;
+    cm_shelf_init(&s->shelf, &m->outputs);
     s->created_ns = s->used_ns = cm_clock_ns();
     strcpy(s->id, "session-");
     s->timer = cm_timer_open(m->loop, on_timer, s, err);

@@ -17,6 +17,7 @@
 #define CM_SESSION_ID_MAX 48 /* "session-", 32 hex digits and the final NUL, with room to spare */
 
 struct cm_cgroup;
+struct cm_buf;
 struct cm_loop;
 struct cm_metrics;
 struct cm_sessions; /* the manager */
@@ -32,6 +33,8 @@ struct cm_sessions_config {
     unsigned spare_workers;     /* workers kept ready ahead of demand */
     struct cm_limits limits;    /* where nobody asks */
     struct cm_limits caps;      /* the most that one may ask for */
+    uint64_t min_free_memory;   /* no new session while less is left; 0 = never looks */
+    uint64_t stored_output, total_stored_output; /* bytes of output that was too long, of a session and of all */
     double grace_s;             /* between the interrupt and the kill */
 };
 
@@ -64,6 +67,8 @@ struct cm_exec_result {
     enum cm_exec_state state;
     const char *out, *err, *result, *error, *error_type, *traceback, *locals;
     size_t out_len, err_len, result_len, error_len, error_type_len, traceback_len, locals_len;
+    bool out_stored, err_stored; /* what was left out can be asked for: cm_sessions_output() */
+    uint64_t out_bytes, err_bytes; /* that were printed */
     uint64_t duration_ns;    /* from the start of the run to its answer, without time in the queue */
     uint64_t memory_bytes;   /* linear memory in use afterwards */
 };
@@ -108,6 +113,14 @@ int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_e
 /* The client is gone: drops the execution from the queue or interrupts it. `done` is not called any more. */
 void cm_exec_abandon(struct cm_exec *exec);
 const char *cm_exec_id(const struct cm_exec *exec);
+
+struct cm_output_info {
+    uint64_t printed, stored; /* bytes that there were, bytes that are kept: the first of them */
+};
+/* Appends what is kept of `length` bytes from `offset` of an execution's stream, 1 or 2, that its answer had to cut.
+ * CM_ERR_NO_OUTPUT when there is none, the errors of an unknown session, or the buffer's. */
+int cm_sessions_output(struct cm_sessions *m, const char *id, const char *execution, int stream, uint64_t offset,
+                       uint64_t length, struct cm_buf *to, struct cm_output_info *ret, struct cm_err *err);
 
 /* True when there was such a session. A running execution answers CM_ERR_NO_SESSION. */
 bool cm_sessions_delete(struct cm_sessions *m, const char *id);

@@ -149,6 +149,19 @@ const char *cm_sessions_image(const struct cm_sessions *m)
     return "image \"1\"";
 }
 
+int cm_sessions_output(struct cm_sessions *m, const char *id, const char *execution, int stream, uint64_t offset,
+                       uint64_t length, struct cm_buf *to, struct cm_output_info *ret, struct cm_err *err)
+{
+    static const char text[] = "0123456789";
+
+    (void)m;
+    if (strcmp(id, "session-1") != 0 || strcmp(execution, "exec-1") != 0 || stream != 1)
+        return cm_err_set(err, CM_ERR_NO_OUTPUT, "there is no such output");
+    *ret = (struct cm_output_info){12, 10};
+    size_t from = offset < 10 ? (size_t)offset : 10, n = length < 10 - from ? (size_t)length : 10 - from;
+    return cm_buf_append(to, text + from, n);
+}
+
 bool cm_sessions_delete(struct cm_sessions *m, const char *id)
 {
     (void)m;

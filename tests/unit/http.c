@@ -49,6 +49,8 @@ static void finish(void *arg)
     struct cm_exec_result res = {.success = true,
                                  .out = "out\n\"",
                                  .out_len = 5,
+                                 .out_bytes = 5,
+                                 .out_stored = true,
                                  .result = "84",
                                  .result_len = 2,
                                  .locals = "{\"x\":42}",
@@ -121,6 +123,19 @@ const char *cm_sessions_image(const struct cm_sessions *m)
 {
     (void)m;
     return "image \"1\"";
+}
+
+int cm_sessions_output(struct cm_sessions *m, const char *id, const char *execution, int stream, uint64_t offset,
+                       uint64_t length, struct cm_buf *to, struct cm_output_info *ret, struct cm_err *err)
+{
+    static const char text[] = "0123456789";
+
+    (void)m;
+    if (strcmp(id, "session-1") != 0 || strcmp(execution, "exec-1") != 0 || stream != 1)
+        return cm_err_set(err, CM_ERR_NO_OUTPUT, "there is no such output");
+    *ret = (struct cm_output_info){12, 10};
+    size_t from = offset < 10 ? (size_t)offset : 10, n = length < 10 - from ? (size_t)length : 10 - from;
+    return cm_buf_append(to, text + from, n);
 }
 
 bool cm_sessions_delete(struct cm_sessions *m, const char *id)
@@ -286,7 +301,9 @@ static void answers_every_route(void **state)
          "\"traceback\":null,"
          "\"locals\":{\"x\":42},\"execution_time\":1.500000000,\"success\":true,\"timed_out\":false,\"state\":\"kept\","
          "\"stdout_truncated\":false,\"stderr_truncated\":false,\"result_truncated\":false,"
-         "\"error_truncated\":false,\"locals_truncated\":false,\"memory_bytes\":0,\"session_id\":\"session-1\","
+         "\"error_truncated\":false,\"locals_truncated\":false,\"stdout_bytes\":5,"
+         "\"stderr_bytes\":0,\"memory_bytes\":0,\"stdout_ref\":\"/session/session-1/executions/exec-1/stdout\","
+         "\"stderr_ref\":null,\"session_id\":\"session-1\","
          "\"execution_id\":\"exec-1\"}"},
         {"POST /execute HTTP/1.1\r\n" JSON("12") "{\"code\":\"x\"}", 200, "\"session_id\":null"},
         {"POST /session/session-1/execute HTTP/1.1\r\n" JSON("14") "{\"code\":\"die\"}", 410,
@@ -297,6 +314,16 @@ static void answers_every_route(void **state)
         {"DELETE /session/none HTTP/1.1\r\n" CLOSE "\r\n", 200, "{\"status\":\"ok\"}"},
         {"GET /session/session-1 HTTP/1.1\r\n" CLOSE "\r\n", 200, "\"expires_in_seconds\":null"},
         {"GET /session/none HTTP/1.1\r\n" CLOSE "\r\n", 404, "unknown_session"},
+        {"GET /session/session-1/executions/exec-1/stdout HTTP/1.1\r\n" CLOSE "\r\n", 200, "\r\n\r\n0123456789"},
+        {"GET /session/session-1/executions/exec-1/stdout?offset=3&length=4 HTTP/1.1\r\n" CLOSE "\r\n", 200,
+         "\r\n\r\n3456"},
+        {"GET /session/session-1/executions/exec-1/stdout?offset=10 HTTP/1.1\r\n" CLOSE "\r\n", 200,
+         "X-Total-Length: 12\r\nX-Stored-Length: 10\r\n"},
+        {"GET /session/session-1/executions/exec-1/stdout?offset=-1 HTTP/1.1\r\n" CLOSE "\r\n", 422, "offset: must be"},
+        {"GET /session/session-1/executions/exec-1/stdout?length HTTP/1.1\r\n" CLOSE "\r\n", 200, "0123456789"},
+        {"GET /session/session-1/executions/exec-1/stderr HTTP/1.1\r\n" CLOSE "\r\n", 404, "unknown_output"},
+        {"GET /session/session-1/executions//stdout HTTP/1.1\r\n" CLOSE "\r\n", 404, "not_found"},
+        {"DELETE /session/session-1/executions/exec-1/stdout HTTP/1.1\r\n" CLOSE "\r\n", 405, "Allow: GET, HEAD"},
         {"GET /sessions HTTP/1.1\r\n" CLOSE "\r\n", 200, "{\"sessions\":[\"session-1\",\"session-1\"]}"},
         {"GET /health HTTP/1.1\r\n" CLOSE "\r\n", 200, "{\"status\":\"healthy\"}"},
         {"GET /health?x=%00 HTTP/1.1\r\n" CLOSE "\r\n", 200, "healthy"},

@@ -87,20 +87,30 @@ static void count(const struct request *rq)
            CM_LOG_STR("correlation_id", rq->correlation));
 }
 
+static void add_number(struct MHD_Response *response, const char *name, uint64_t value)
+{
+    char text[24];
+
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+    MHD_add_response_header(response, name, text);
+}
+
 static void add_headers(const struct request *rq, struct MHD_Response *response)
 {
     const struct answer *a = &rq->answer;
-    char retry[16];
 
-    snprintf(retry, sizeof(retry), "%u", a->retry_after);
     MHD_add_response_header(response, "Content-Type", a->content_type);
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
     MHD_add_response_header(response, "Cache-Control", "no-store");
     MHD_add_response_header(response, "x-correlation-id", rq->correlation);
     if (a->allow)
         MHD_add_response_header(response, "Allow", a->allow);
+    if (a->has_output) {
+        add_number(response, "X-Total-Length", a->output.printed);
+        add_number(response, "X-Stored-Length", a->output.stored);
+    }
     if (a->retry_after)
-        MHD_add_response_header(response, "Retry-After", retry);
+        add_number(response, "Retry-After", a->retry_after);
     if (a->close || rq->http->draining)
         MHD_add_response_header(response, "Connection", "close");
 }

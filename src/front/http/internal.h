@@ -47,6 +47,11 @@ struct conn {
     struct request *waiting;
 };
 
+/* What the path's variable parts hold; empty where it has none. */
+struct ids {
+    char session[CM_SESSION_ID_MAX], execution[CM_SESSION_ID_MAX];
+};
+
 enum body_rule { BODY_NONE, BODY_OPTIONAL, BODY_JSON };
 
 struct request;
@@ -64,6 +69,8 @@ struct answer {
     struct cm_buf body;
     const char *content_type, *allow;
     char allow_text[64];
+    struct cm_output_info output; /* of an answer that is one */
+    bool has_output;
     unsigned retry_after; /* seconds; 0 = nothing is said */
     bool close;
 };
@@ -80,7 +87,7 @@ struct request {
     struct cm_exec *exec;        /* while one is queued or runs */
     struct cm_buf body;
     uint64_t started_ns, received; /* received: bytes of body, also the dropped ones */
-    char session_id[CM_SESSION_ID_MAX];
+    struct ids ids;
     char correlation[CORRELATION_MAX + 1];
     char method[8], path[128]; /* for the log, cut */
     struct answer answer;
@@ -94,8 +101,8 @@ struct headers {
     bool page; /* a header that browsers send and other programs have no reason to */
 };
 
-/* routes.c: finds the route and the session's id. 0, CM_ERR_NOT_FOUND or, with `allow` filled, CM_ERR_METHOD. */
-int cm_http_route(const char *method, const char *path, const struct route **ret, char id[static CM_SESSION_ID_MAX],
+/* routes.c: finds the route and the ids in the path. 0, CM_ERR_NOT_FOUND or, with `allow` filled, CM_ERR_METHOD. */
+int cm_http_route(const char *method, const char *path, const struct route **ret, struct ids *ids,
                   char allow[static 64], struct cm_err *err);
 
 /* guard.c */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One short function per route of tables/routes.def: each sets an answer, or waits for one. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "front/http/internal.h"
@@ -21,7 +22,7 @@ static void on_execute_done(void *arg, const struct cm_exec_result *res, const s
     struct cm_buf buf;
 
     if (res) {
-        const char *id = rq->session_id[0] ? rq->session_id : NULL;
+        const char *id = rq->ids.session[0] ? rq->ids.session : NULL;
         cm_buf_init(&buf, rq->http->answer_max);
         int rc = cm_http_write_result(&buf, res, id, cm_exec_id(rq->exec));
         cm_http_answer_buf(rq, 200, &buf, rc);
@@ -67,7 +68,7 @@ static void run(struct request *rq, const char *id, enum cm_exec_mode mode)
 
 void cm_http_execute(struct request *rq)
 {
-    run(rq, rq->session_id, CM_EXEC_SESSION);
+    run(rq, rq->ids.session, CM_EXEC_SESSION);
 }
 
 void cm_http_execute_once(struct request *rq)
@@ -120,7 +121,7 @@ void cm_http_create_session(struct request *rq)
 
 void cm_http_delete_session(struct request *rq)
 {
-    cm_sessions_delete(rq->http->sessions, rq->session_id);
+    cm_sessions_delete(rq->http->sessions, rq->ids.session);
     cm_http_answer_text(rq, 200, "{\"status\":\"ok\"}");
 }
 
@@ -146,13 +147,57 @@ void cm_http_show_session(struct request *rq)
     struct cm_buf buf;
     struct cm_err err;
 
-    if (cm_sessions_info(rq->http->sessions, rq->session_id, &info, &err) < 0) {
+    if (cm_sessions_info(rq->http->sessions, rq->ids.session, &info, &err) < 0) {
         cm_http_answer_error(rq, &err);
         return;
     }
     cm_buf_init(&buf, SMALL_MAX);
     int rc = write_info(&buf, &info);
     cm_http_answer_buf(rq, 200, &buf, rc);
+}
+
+/* `absent` where the query has no such parameter. */
+static int query_number(struct request *rq, const char *name, uint64_t absent, uint64_t *ret, struct cm_err *err)
+{
+    const char *text = MHD_lookup_connection_value(rq->mhd, MHD_GET_ARGUMENT_KIND, name);
+    size_t digits = text ? strspn(text, "0123456789") : 0;
+
+    *ret = text ? strtoull(text, NULL, 10) : absent;
+    if (!text || (digits > 0 && digits < 20 && text[digits] == '\0'))
+        return 0;
+    return cm_err_set(err, CM_ERR_BAD_FIELD, "%s: must be a whole number of bytes", name);
+}
+
+static void show_output(struct request *rq, int stream)
+{
+    uint64_t offset, length, most = rq->http->conf->stored_output;
+    struct cm_buf buf;
+    struct cm_err err;
+
+    cm_buf_init(&buf, most);
+    int rc = query_number(rq, "offset", 0, &offset, &err);
+    rc = rc ? rc : query_number(rq, "length", most, &length, &err);
+    rc = rc ? rc
+            : cm_sessions_output(rq->http->sessions, rq->ids.session, rq->ids.execution, stream, offset, length, &buf,
+                                 &rq->answer.output, &err);
+    if (rc < 0) {
+        cm_buf_done(&buf);
+        cm_http_answer_error(rq, &err);
+        return;
+    }
+    rq->answer.has_output = true;
+    rq->answer.content_type = "text/plain; charset=utf-8";
+    cm_http_answer_buf(rq, 200, &buf, 0);
+}
+
+void cm_http_show_stdout(struct request *rq)
+{
+    show_output(rq, 1);
+}
+
+void cm_http_show_stderr(struct request *rq)
+{
+    show_output(rq, 2);
 }
 
 struct list {

@@ -170,7 +170,7 @@ static uint64_t declared_length(const struct headers *hd)
 static void find_route(struct request *rq, const char *url, const char *method)
 {
     struct cm_err err;
-    int rc = cm_http_route(method, url, &rq->route, rq->session_id, rq->answer.allow_text, &err);
+    int rc = cm_http_route(method, url, &rq->route, &rq->ids, rq->answer.allow_text, &err);
 
     if (rc == CM_ERR_METHOD)
         rq->answer.allow = rq->answer.allow_text;

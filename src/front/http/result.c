@@ -48,12 +48,29 @@ static int put_figures(struct cm_buf *buf, const struct cm_exec_result *r)
     return cm_buf_printf(buf,
                          ",\"execution_time\":%llu.%09llu,\"success\":%s,\"timed_out\":%s,\"state\":\"%s\","
                          "\"stdout_truncated\":%s,\"stderr_truncated\":%s,\"result_truncated\":%s,"
-                         "\"error_truncated\":%s,\"locals_truncated\":%s,\"memory_bytes\":%llu",
+                         "\"error_truncated\":%s,\"locals_truncated\":%s,\"stdout_bytes\":%llu,\"stderr_bytes\":%llu,"
+                         "\"memory_bytes\":%llu",
                          (unsigned long long)(r->duration_ns / CM_NS_PER_S),
                          (unsigned long long)(r->duration_ns % CM_NS_PER_S), boolean(r->success), boolean(r->timed_out),
                          states[r->state], boolean(r->out_truncated), boolean(r->err_truncated),
                          boolean(r->result_truncated), boolean(r->error_truncated), boolean(r->locals_truncated),
+                         (unsigned long long)r->out_bytes, (unsigned long long)r->err_bytes,
                          (unsigned long long)r->memory_bytes);
+}
+
+/* Where all of a stream can be read that was cut. Ids are ours: they need no escapes. */
+static int put_refs(struct cm_buf *buf, const struct cm_exec_result *r, const char *session_id,
+                    const char *execution_id)
+{
+    static const char *const names[] = {"stdout", "stderr"};
+    const bool stored[] = {r->out_stored, r->err_stored};
+    int rc = 0;
+
+    for (int i = 0; i < 2 && rc == 0; i++)
+        rc = stored[i] && session_id ? cm_buf_printf(buf, ",\"%s_ref\":\"/session/%s/executions/%s/%s\"", names[i],
+                                                     session_id, execution_id, names[i])
+                                     : cm_buf_printf(buf, ",\"%s_ref\":null", names[i]);
+    return rc;
 }
 
 int cm_http_write_result(struct cm_buf *buf, const struct cm_exec_result *r, const char *session_id,
@@ -63,7 +80,7 @@ int cm_http_write_result(struct cm_buf *buf, const struct cm_exec_result *r, con
 
     if ((rc = put_texts(buf, r)) < 0 || (rc = cm_buf_puts(buf, ",\"locals\":")) < 0 ||
         (rc = r->locals ? cm_buf_append(buf, r->locals, r->locals_len) : cm_buf_puts(buf, "{}")) < 0 ||
-        (rc = put_figures(buf, r)) < 0 ||
+        (rc = put_figures(buf, r)) < 0 || (rc = put_refs(buf, r, session_id, execution_id)) < 0 ||
         (rc = put(buf, ",\"session_id\":", session_id, session_id ? strlen(session_id) : 0)) < 0 ||
         (rc = put(buf, ",\"execution_id\":", execution_id, strlen(execution_id))) < 0)
         return rc;

@@ -4,8 +4,6 @@
 
 #include "front/http/internal.h"
 
-#define PARAMETER "{id}"
-
 static const struct route routes[] = {
 #define CM_ROUTE(method, path, handler, body) {method, path, cm_http_##handler, BODY_##body},
 #include "routes.def"
@@ -23,16 +21,16 @@ static void copy_id(char id[static CM_SESSION_ID_MAX], const char *text, size_t 
     id[len] = '\0';
 }
 
-static bool match(const char *pattern, const char *path, char id[static CM_SESSION_ID_MAX])
+static bool match(const char *pattern, const char *path, struct ids *ids)
 {
     while (*pattern) {
         if (*pattern == '{') {
             size_t len = strcspn(path, "/");
             if (len == 0)
                 return false;
-            copy_id(id, path, len);
+            copy_id(pattern[1] == 'i' ? ids->session : ids->execution, path, len);
             path += len;
-            pattern += sizeof(PARAMETER) - 1;
+            pattern = strchr(pattern, '}') + 1;
         } else if (*pattern++ != *path++) {
             return false;
         }
@@ -52,13 +50,13 @@ static void add_method(char allow[static 64], const char *method)
     snprintf(allow + used, 64 - used, "%s%s%s", used ? ", " : "", method, strcmp(method, "GET") == 0 ? ", HEAD" : "");
 }
 
-int cm_http_route(const char *method, const char *path, const struct route **ret, char id[static CM_SESSION_ID_MAX],
+int cm_http_route(const char *method, const char *path, const struct route **ret, struct ids *ids,
                   char allow[static 64], struct cm_err *err)
 {
     allow[0] = '\0';
-    id[0] = '\0';
+    *ids = (struct ids){.session = ""};
     for (size_t i = 0; i < ROUTES; i++) {
-        if (!match(routes[i].path, path, id))
+        if (!match(routes[i].path, path, ids))
             continue;
         if (same_method(routes[i].method, method)) {
             *ret = &routes[i];
