@@ -59,6 +59,7 @@ sanitizer_build() { # address|undefined folder
     mkdir -p "$2"
     [ -e "$2/guest" ] || ln -s ../build/guest "$2/guest"
     ln -sf ../build/codemode-sandbox "$2/codemode-sandbox"
+    ln -sf ../build/codemode-prober "$2/codemode-prober"
     # Without recovery: the servers of the end-to-end tests get no environment that could say so.
     compile "$2" -Db_sanitize="$1" -Db_lundef=false -Dc_args=-fno-sanitize-recover=all
 }
@@ -66,6 +67,7 @@ sanitizer_build() { # address|undefined folder
 run_suites() { # folder filter
     suite "unit tests" unit suite_unit "$1" "$2"
     suite "end-to-end tests" e2e suite_pytest e2e tests/e2e "$1" "$2"
+    suite "hostile attacks" hostile suite_pytest hostile tests/hostile "$1" "$2"
     [ "$1" = "$build" ] || return 0
     suite "driver tests" driver suite_driver "$2"
     suite "client tests" sdk suite_pytest sdk sdk/python/tests "$1" "$2"
@@ -89,7 +91,7 @@ verb_test() {
         esac
         shift
     done
-    if [ -n "$sanitizer" ]; then stages_begin 6; elif [ -n "$filter" ]; then stages_begin 7; else stages_begin 13; fi
+    if [ -n "$sanitizer" ]; then stages_begin 7; elif [ -n "$filter" ]; then stages_begin 8; else stages_begin 14; fi
     setup_and_build test
     if [ -n "$sanitizer" ]; then
         stage "compile with sanitizer" sanitizer_build "$sanitizer" "$folder"

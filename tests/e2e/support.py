@@ -175,7 +175,7 @@ class Sidecar:
         self.port = None
         self.settings = {**DEFAULTS, **(settings or {})}
         self._local = threading.local()
-        self._log = tempfile.TemporaryFile(mode="w+", prefix="codemode-log-")
+        self._log = tempfile.TemporaryFile(mode="a+", prefix="codemode-log-")  # appended to, wherever we read
         self.process = subprocess.Popen(
             [*launcher, str(CODEMODE), "serve", "--port", "0"],
             env=self._environment(),

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server under attack, its neighbour session, its secrets, and what must hold after every attack."""
+
+import os
+import pathlib
+import secrets
+import tempfile
+import threading
+import time
+
+from support import PATIENCE, Sidecar, eventually, resident_bytes
+
+#: How much larger the gateway may be than before the first attack: heaps keep some of what they have had.
+SLACK_BYTES = 24 << 20
+#: A neighbour's call does next to nothing. On a machine that has other things to do as well it takes this at most.
+PROMPT_SECONDS = 2.0
+BEAT_PAUSE = 0.05
+BACK_WITHIN = 5.0
+
+
+class Listening(Sidecar):
+    """Remembers all that the server says to an attacker."""
+
+    def __init__(self, settings):
+        self.heard = []
+        self.ears = threading.local()
+        super().__init__(settings)
+
+    def request(self, method, path, **kwargs):
+        answer = super().request(method, path, **kwargs)
+        self.hear(answer.content)
+        return answer
+
+    def raw(self, data, **kwargs):
+        received = super().raw(data, **kwargs)
+        self.hear(received)
+        return received
+
+    def hear(self, data):
+        if not getattr(self.ears, "covered", False):
+            self.heard.append(data)
+
+
+class Heartbeat:
+    """The neighbour: one session that counts, again and again, while others are under attack."""
+
+    def __init__(self, stage):
+        self.stage = stage
+        self.session = stage.server.create()
+        self.beats, self.worst, self.error = 0, 0.0, None
+        self._stop = threading.Event()
+        self._first = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._first.wait(10 * PATIENCE), "the neighbour does not answer"
+
+    def _run(self):
+        self.stage.server.ears.covered = True  # what it hears of itself is its own
+        self.stage.neighbour_begins(self.session)
+        while not self._stop.wait(BEAT_PAUSE):
+            try:
+                self._beat()
+            except Exception as error:  # handed to the test that is running
+                self.error = self.error or error
+                return
+            self._first.set()
+        self.stage.server.hang_up()
+
+    def _beat(self):
+        started = time.monotonic()
+        code, expected = self.stage.beat(self.beats + 1)
+        got = self.session.value(code)
+        self.worst = max(self.worst, time.monotonic() - started)
+        assert got == expected, f"beat {self.beats + 1} answered {got}"
+        self.beats += 1
+
+    def check(self):
+        """It was right and prompt all the time, and it is still at work."""
+        seen = self.beats
+        eventually(lambda: self.error or self.beats >= seen + 2, "the neighbour's heart beats", BACK_WITHIN)
+        assert self.error is None, f"the neighbour was harmed: {self.error!r}"
+        worst, self.worst = self.worst, 0.0
+        assert worst < PROMPT_SECONDS * PATIENCE, f"the neighbour waited {worst:.2f} s"
+
+    def stop(self):
+        self._stop.set()
+        self._thread.join(10)
+
+
+def uses_asan(pid):
+    return "libasan" in pathlib.Path(f"/proc/{pid}/maps").read_text()
+
+
+class Stage:
+    """One server for all attacks of a kind. `settings` are on top of the test suite's usual ones."""
+
+    def __init__(self, settings):
+        self._folder = tempfile.TemporaryDirectory(prefix="codemode-hostile-")
+        self.host_file = os.path.join(self._folder.name, "secret.txt")
+        self.canary_of_neighbour = "neighbour-canary-" + secrets.token_hex(16)
+        self.canary_of_file = "file-canary-" + secrets.token_hex(16)
+        self.canary_of_environment = "environment-canary-" + secrets.token_hex(16)
+        pathlib.Path(self.host_file).write_text(self.canary_of_file + "\n")
+        self.server = Listening({**settings, "SECRET_OF_THE_GATEWAY": self.canary_of_environment})
+        self.pid = self.server.process.pid
+        self.heart = Heartbeat(self)
+        self._log_seen = 0
+        self.warm_up()
+        self._remember()
+
+    # What a stage of native code says differently.
+
+    def neighbour_begins(self, session):
+        session.ok(f"x, canary = 0, {self.canary_of_neighbour!r}")
+
+    def beat(self, number):
+        return "x += 1\nx", str(number)
+
+    def warm_up(self):
+        for _ in range(3):
+            session = self.server.create()
+            session.ok("'x' * 10000")
+            session.run("print('y' * 300_000)\n1/0")
+            session.delete()
+
+    def fill_in(self, code):
+        return code.replace("HOST_FILE", self.host_file).replace("PORT", str(self.server.port))
+
+    # --- what must hold after every attack
+
+    def _counts(self):
+        return len(self.server.children()), len(self.server.descriptors())
+
+    def _remember(self):
+        seen = []
+
+        def steady():
+            seen.append(self._counts())
+            return len(seen) > 10 and len(set(seen[-10:])) == 1
+
+        eventually(steady, "the server is at rest", 10)
+        self.children, self.descriptors = seen[-1]
+        self.resident = resident_bytes(self.pid)
+
+    def check_alive(self):
+        assert self.server.process.poll() is None, f"the gateway died:\n{self.server.log_text()[-4000:]}"
+        started = time.monotonic()
+        assert self.server.request("GET", "/health").status_code == 200
+        assert time.monotonic() - started < PROMPT_SECONDS * PATIENCE
+
+    def check_secrets(self):
+        log = self.server.log_text()
+        heard = self.server.heard + [log[self._log_seen :].encode(), self.server.request("GET", "/metrics").content]
+        self.server.heard, self._log_seen = [], len(log)
+        with open("/etc/passwd", "rb") as file:
+            secrets_known = [file.readline().strip()]
+        secrets_known += [s.encode() for s in (self.canary_of_neighbour, self.canary_of_file, self.canary_of_environment)]
+        for text in heard:
+            for secret in secrets_known:
+                assert secret not in text, f"{secret!r} came out: {text[:500]!r}"
+        assert pathlib.Path(self.host_file).read_text() == self.canary_of_file + "\n"
+
+    def _too_much(self):
+        children, descriptors = self._counts()
+        found = []
+        if children > self.children:
+            found.append(f"{children} processes, {self.children} at rest")
+        if descriptors > self.descriptors + 1:  # this thread's own connection may have been closed and opened
+            found.append(f"{descriptors} descriptors, {self.descriptors} at rest")
+        grown = resident_bytes(self.pid) - self.resident
+        if grown > SLACK_BYTES and not uses_asan(self.pid):  # a sanitizer keeps what was freed
+            found.append(f"{grown >> 20} MiB more than at rest")
+        return found
+
+    def check_resources(self):
+        eventually(lambda: not self._too_much() or None, "processes, descriptors and memory are back", BACK_WITHIN)
+
+    def check_sessions(self):
+        left = [name for name in self.server.sessions() if name != self.heart.session.id]
+        for name in left:
+            self.server.request("DELETE", "/session/" + name)
+
+    def check(self):
+        self.check_alive()
+        self.heart.check()
+        self.check_secrets()
+        self.check_sessions()
+        try:
+            self.check_resources()
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self._too_much()}") from None
+
+    def counted(self, before, moves):
+        """The counters have moved since `before` by what `moves` says, and settle there."""
+
+        def total(samples, name):
+            return sum(value for key, value in samples.items() if key == name or key.split("{")[0] == name)
+
+        def moved():
+            now = self.server.metrics()
+            return {name: total(now, name) - total(before, name) for name in moves}
+
+        eventually(lambda: moved() == moves, f"the counters move by {moves}, not {moved()}", BACK_WITHIN)
+
+    def end(self):
+        self.heart.stop()
+        self.heart.session.delete()
+        try:
+            self.server.check_clean()
+        finally:
+            status = self.server.stop()
+            self._folder.cleanup()
+        assert status == 0, f"the gateway ended with status {status}"

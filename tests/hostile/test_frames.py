@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames from a worker that has been taken over: each costs its own session, and nobody else anything."""
+
+import pytest
+
+from attack import PROTOCOL, ROLLED, outcome_of
+from support import PATIENCE
+
+STAGE = "native"
+
+READY, OUTPUT, RESULT, TRAP = 32, 33, 34, 35
+#: STREAM 1 and DATA "x"; SUCCESS 1 and LOCALS "{}".
+GOOD_OUTPUT = "0a01000000010b0100000078"
+GOOD_RESULT = "0c010000000110020000007b7d"
+
+#: What is sent during an execution, before the prober answers it properly.
+VIOLATIONS = {
+    "type zero": "header 0 0 1 id",
+    "type of the gateway": "frame 16 id 0501000000 31",
+    "type of the zygote": "frame 2 0 -",
+    "spawn request": "frame 1 0 -",
+    "spawned with no descriptor": "frame 3 1 030400000001000000",
+    "type that nobody knows": "frame 999 id -",
+    "type with high bits": "frame 65535 id -",
+    "version zero": "header 0 33 0 id",
+    "version of the future": "header 0 33 2 id",
+    "length just above OUTPUT's": "header 262145 33 1 id",
+    "length of 2 GiB": "header 0x7fffffff 33 1 id",
+    "length that looks negative": "header 0xffffffff 34 1 id",
+    "length above RESULT's": "header 16777217 34 1 id",
+    "READY again": "frame 32 0 -",
+    "hundred thousand READY": "frame 32 0 - 100000",
+    "OUTPUT of another execution": f"frame 33 0xffffffffffffffff {GOOD_OUTPUT}",
+    "OUTPUT of execution zero": f"frame 33 0 {GOOD_OUTPUT}",
+    "RESULT of another execution": f"frame 34 1000000 {GOOD_RESULT}",
+    "RESULT of a neighbour's execution": f"frame 34 1 {GOOD_RESULT}",
+    "two RESULTs": f"frame 34 id {GOOD_RESULT} 2\nend",
+    "OUTPUT after RESULT": f"frame 34 id {GOOD_RESULT}\nframe 33 id {GOOD_OUTPUT}\nend",
+    "OUTPUT without data": "frame 33 id 0a0100000001",
+    "OUTPUT without a stream": "frame 33 id 0b0100000078",
+    "OUTPUT on stream 9": "frame 33 id 0a01000000090b0100000078",
+    "empty OUTPUT": "frame 33 id -",
+    "unknown field": "frame 33 id 7f0100000078",
+    "field zero": "frame 33 id 000100000078",
+    "field of 4 GiB": "frame 33 id 0bffffffff78",
+    "field longer than its frame": "frame 33 id 0b0200000078",
+    "half a field head": "frame 33 id 0b0100",
+    "field twice": "frame 33 id 0a01000000010a01000000010b0100000078",
+    "number of the wrong width": "frame 33 id 0a04000000010000000b0100000078",
+    "RESULT without locals": "frame 34 id 0c0100000001\nend",
+    "RESULT whose locals are no JSON": "frame 34 id 0c010000000110010000007b\nend",
+    "RESULT whose locals are an array": "frame 34 id 0c010000000110020000005b5d\nend",
+    "RESULT whose locals end early": "frame 34 id 0c010000000110090000007b2261223a312c2278\nend",
+    "RESULT with rests": f"frame 34 id {GOOD_RESULT}00\nend",
+    "hundred kilobytes of nothing": "raw 00000000000000000000000000000000 6400",
+    "hundred kilobytes of ones": "raw ffffffffffffffffffffffffffffffff 6400",
+    "HTTP": "raw 474554202f20485454502f312e310d0a0d0a",
+    "descriptor of a field in a header": "raw 0a01000000010b0100000078",
+}
+
+
+def attack(stage, script, timeout=2.0):
+    session = stage.server.create()
+    session.ok("load @0")
+    answer = session.post(script.replace(" -", " "), timeout=timeout)
+    return session, answer
+
+
+@pytest.mark.parametrize("name", list(VIOLATIONS))
+def test_violations(stage, name):
+    before = stage.server.metrics()
+    session, answer = attack(stage, VIOLATIONS[name])
+    first = outcome_of(answer)
+    if VIOLATIONS[name].endswith("end") and answer.status_code == 200 and answer.json()["state"] == "kept":
+        assert answer.json()["success"] is True  # the first RESULT was a good one; what followed was not
+    else:
+        assert first == ROLLED, answer.text
+    stage.counted(before, {f'codemode_worker_deaths_total{{cause="{PROTOCOL}"}}': 1})
+    session.delete()
+
+
+#: Legal frames in illegal measure.
+FLOODS = {
+    "output": "flood 33 id 200000 2000",
+    "small output": "flood 33 id 1 1000000",
+    "empty output": "frame 33 id 0a01000000010b00000000 1000000",
+    "output for ever": "flood 33 id 250000 1000000000",
+}
+
+
+@pytest.mark.parametrize("name", list(FLOODS))
+def test_floods(stage, name):
+    """Cut at MAX_OUTPUT, and the loop stays everybody's."""
+    session, answer = attack(stage, FLOODS[name], timeout=2.5)
+    body = answer.json()
+    if answer.status_code == 200:
+        assert len(body["stdout"].encode()) <= (256 << 10) + 4096
+    assert body.get("success") is True or outcome_of(answer) == ROLLED, answer.text[:300]
+    session.delete()
+
+
+SILENCES = {
+    "nothing": "silence",
+    "half a header": "raw 0000\nsilence",
+    "header without its payload": "header 200000 33 1 id\nsilence",
+    "largest header without its payload": "header 16000000 34 1 id\nsilence",
+    "half a payload": "header 200000 33 1 id\nraw 0a0100000001\nsilence",
+    "endless loop": "spin",
+}
+
+
+@pytest.mark.parametrize("name", list(SILENCES))
+def test_silences(stage, name):
+    before = stage.server.metrics()
+    session, answer = attack(stage, SILENCES[name], timeout=0.4)
+    assert outcome_of(answer) == ROLLED, answer.text
+    stage.counted(before, {"codemode_worker_deaths_total": 1})
+    session.delete()
+
+
+RESULTS = {
+    "success of 200": "0c01000000c810020000007b7d",
+    "invalid text": "0c01000000010d04000000fffec08010020000007b7d",
+    "zeros": "0c01000000010d040000000000000010020000007b7d",
+    "control characters in locals": "0c0100000001100e0000007b2261223a225c7530303030227d",
+    "peak memory of 2^64": "0c010000000110020000007b7d11" + "08000000" + "ff" * 8,
+    "error and result at once": "0c01000000000d010000007804010000007810020000007b7d",
+}
+
+
+@pytest.mark.parametrize("name", list(RESULTS))
+def test_odd_results(stage, name):
+    """Well-formed frames with odd contents: an answer that is JSON, or the end of the session."""
+    session, answer = attack(stage, f"frame 34 id {RESULTS[name]}\nend")
+    assert answer.status_code == 200 or outcome_of(answer) == ROLLED, answer.text
+    assert isinstance(answer.json(), dict)
+    session.delete()
+
+
+def test_result_as_large_as_frames_get(stage):
+    """Cut at MAX_RESULT, or refused."""
+    size = 500_000
+    script = f"put 0 00\nframe 34 id 0c01000000010d{size.to_bytes(4, 'little').hex()}{'78' * 100}"
+    session, answer = attack(stage, script + "\nsilence", timeout=0.5)
+    assert outcome_of(answer) == ROLLED
+    session.delete()
+
+
+def test_death_in_the_middle_of_a_frame(stage):
+    session, answer = attack(stage, "header 200000 33 1 id\nraw 0a\ncall 231 0")
+    assert outcome_of(answer) == ROLLED, answer.text
+    session.delete()
+
+
+def test_trap_that_lies(stage):
+    """The text of a trap is a worker's word: one printable line of the answer and of the log."""
+    text = ("evil\r\n\x1b[31m\u202e{\"level\":\"forged\"}\0" * 50).encode().hex()[:6000]
+    length = (len(text) // 2).to_bytes(4, "little").hex()
+    before = stage.server.metrics()
+    session, answer = attack(stage, f"frame 35 id 04{length}{text}\nsilence")
+    assert outcome_of(answer) == ROLLED, answer.text
+    assert "\x1b" not in answer.text and "\\u001b" not in answer.text and len(answer.text) < 2000
+    stage.counted(before, {'codemode_worker_deaths_total{cause="trap"}': 1})
+    stage.server.log_lines()
+    session.delete()
+
+
+def test_violation_of_a_crowd(stage):
+    """Thirty workers at once."""
+    sessions = [stage.server.create() for _ in range(30)]
+    work = [session.in_background(VIOLATIONS["hundred kilobytes of ones"]) for session in sessions]
+    for each in work:
+        assert outcome_of(each.result(20 * PATIENCE)) == ROLLED
+    for session in sessions:
+        session.delete()
