@@ -24,7 +24,7 @@
  *   frame TYPE ID HEX [COUNT]    a frame with this payload
  *   flood TYPE ID SIZE COUNT     OUTPUT-like frames: field 10 is 1, field 11 has SIZE bytes
  *   header LENGTH TYPE VERSION ID   a header and nothing behind it
- *   pass FD                 a header of READY with a descriptor beside it; only without the jail
+ *   pass FD TYPE            a header of an empty frame with a descriptor beside it; only without the jail
  *   end                     no RESULT of its own
  */
 #include <errno.h>
@@ -163,7 +163,7 @@ static void flood(char *const w[])
         send_bytes(data, CM_IPC_HEADER_SIZE + sizeof stream + 4 + size);
 }
 
-static void pass(int passed)
+static void pass(int passed, uint64_t type)
 {
     union {
         struct cmsghdr align;
@@ -175,8 +175,8 @@ static void pass(int passed)
     struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
     *c = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
     memcpy(CMSG_DATA(c), &passed, sizeof passed);
-    put_header(data, 0, CM_MSG_READY, CM_IPC_VERSION, 0);
-    tell(sendmsg(FD, &msg, 0) < 0 ? (uint64_t)-errno : 0);
+    put_header(data, 0, type, CM_IPC_VERSION, id);
+    tell(sendmsg(CM_JAIL_ZYGOTE_CHANNEL, &msg, 0) < 0 ? (uint64_t)-errno : 0);
 }
 
 static __attribute__((noinline)) unsigned deepen(unsigned n)
@@ -252,7 +252,7 @@ static void obey(const char *command, char *const w[])
     else if (!strcmp(command, "header"))
         send_header(w);
     else if (!strcmp(command, "pass"))
-        pass((int)number(w[0]));
+        pass((int)number(w[0]), number(w[1]));
     else if (!strcmp(command, "silence"))
         go_silent();
     else if (!strcmp(command, "end"))
@@ -333,7 +333,10 @@ int __wrap_cm_jail_worker(const struct cm_jail_plan *plan, const struct cm_jail_
 {
     if (strcmp(program_invocation_short_name, "codemode-prober-loose"))
         return __real_cm_jail_worker(plan, w, err);
-    return dup2(w->fds[0], FD) < 0 ? cm_err_sys(err, errno, "dup2") : 0;
+    /* The zygote's filter is inherited. It lets descriptors go where the zygote's own channel is. */
+    if (dup2(w->fds[0], FD) < 0 || dup2(w->fds[0], CM_JAIL_ZYGOTE_CHANNEL) < 0)
+        return cm_err_sys(err, errno, "dup2");
+    return 0;
 }
 
 _Noreturn void __wrap_cm_worker_serve(const struct cm_worker_life *life)

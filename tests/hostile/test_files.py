@@ -25,7 +25,7 @@ FILES = [
     Attack("standard library linked", "import os, json\nos.link(json.__file__, '/tmp/j')\nopen('/tmp/j', 'w').write('1/0')", EXC | HARMLESS, says="OSError|Error"),
     Attack("root removed", "import shutil\nshutil.rmtree('/')", EXC | HARMLESS),
     Attack("everything renamed into itself", "import os\nos.makedirs('/tmp/a/b')\nos.rename('/tmp/a', '/tmp/a/b/c')", EXC, says="OSError"),
-    Attack("million empty files", "n = 0\nwhile True: open(f'/tmp/f{n}', 'w').close(); n += 1", EXC | SOFT | ROLLED, says=NONE_LEFT, timeout=6),
+    Attack("million empty files", "n = 0\nwhile True: open(f'/tmp/f{n}', 'w').close(); n += 1", EXC | SOFT | ROLLED, says=NONE_LEFT, timeout=6, self_harm=True),
     Attack("million open files", "held = []\nwhile True: held.append(open('/tmp/x', 'a'))", EXC, says="OSError|MemoryError", timeout=5, more="held.clear() is None"),
     Attack("thousand folders deep", "import os\nfor n in range(1000): os.mkdir('d'); os.chdir('d')\nlen(os.getcwd())", EXC | HARMLESS, timeout=5),
     Attack("file of a pebibyte", "f = open('/tmp/sparse', 'wb')\nf.seek(1 << 50)\nf.write(b'x')\nf.flush()", EXC, says="OSError|MemoryError|OverflowError"),
