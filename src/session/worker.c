@@ -235,6 +235,8 @@ static void note_crash(struct cm_worker *w, const struct cm_ipc_fields *f)
     size_t len;
     const char *text = cm_ipc_get_bytes(f, CM_FIELD_ERROR, &len);
 
+    if (w->crashed) /* one report: whoever has taken a worker over must not fill the log */
+        return;
     text = text ? text : "no reason given";
     len = len ? len : strlen(text);
     printable_lines(report, sizeof report, text, len);
