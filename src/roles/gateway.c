@@ -3,6 +3,7 @@
  * zygote starts before anything listens. */
 #include "roles/gateway.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +23,8 @@
 #define LINGER_MS 100
 /* Shells and supervisors signal a process and its group: what comes this close together is one wish. */
 #define ONE_WISH_NS (500 * CM_NS_PER_MS)
+/* Bytes. */
+#define MAPPED_FROM (256 << 10)
 
 struct gateway {
     const struct cm_conf *conf;
@@ -163,6 +166,14 @@ static void close_rooms(struct gateway *g)
     cm_cgroup_remove(&g->cgroup);
 }
 
+/* Large buffers - bodies, frames, outputs - come from mappings of their own, so that freeing one gives its memory back.
+ * Left alone, the C library raises the bound with the first large buffer that it sees, and then keeps them all. */
+static void return_memory(void)
+{
+    mallopt(M_MMAP_THRESHOLD, MAPPED_FROM);
+    mallopt(M_TRIM_THRESHOLD, 4 * MAPPED_FROM);
+}
+
 int cm_gateway_run(const struct cm_conf *conf, struct cm_err *err)
 {
     struct gateway g = {.conf = conf};
@@ -171,6 +182,7 @@ int cm_gateway_run(const struct cm_conf *conf, struct cm_err *err)
     err = err ? err : &own;
     signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
+    return_memory();
     cm_log_open(STDOUT_FILENO, (enum cm_log_level)conf->log_level);
     int r = look_at_machine(&g, err);
     r = r ? r : open_rooms(&g, err);

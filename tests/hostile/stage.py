@@ -11,7 +11,7 @@ import time
 from support import PATIENCE, Sidecar, eventually, resident_bytes
 
 #: How much larger the gateway may be than before the first attack: heaps keep some of what they have had.
-SLACK_BYTES = 24 << 20
+SLACK_BYTES = 12 << 20
 #: A neighbour's call does next to nothing. On a machine that has other things to do as well it takes this at most.
 PROMPT_SECONDS = 2.0
 BEAT_PAUSE = 0.05
