@@ -36,6 +36,7 @@
 #include "base/cleanup.h"
 #include "ipc/sync.h"
 #include "jail/jail.h"
+#include "roles/crash.h"
 #include "roles/worker.h"
 
 enum { FD = CM_JAIL_CHANNEL, SCRIPT_MAX = 1 << 20, SCRATCH = 1 << 20, WORDS = 8, RESULT_MAX = 4096 };
@@ -344,6 +345,7 @@ _Noreturn void __wrap_cm_worker_serve(const struct cm_worker_life *life)
     struct cm_err err;
     struct cm_ipc_header h;
     (void)life;
+    cm_crash_channel(FD);
     if (greet(&err))
         leave(70);
     while (cm_ipc_read_header(FD, CM_IPC_GATEWAY, CM_IPC_WORKER, &h, &err) > 0)

@@ -22,7 +22,7 @@ class Outcome(enum.Flag):
 
 HARMLESS, EXC, SOFT, ROLLED, REFUSED = Outcome
 #: A worker that dies leaves a reason; these are the metric's.
-EXIT, SIGNAL, TRAP, PROTOCOL, TIMEOUT = ("exit", "signal", "trap", "protocol", "timeout")
+EXIT, SIGNAL, TRAP, CRASH, PROTOCOL, TIMEOUT = ("exit", "signal", "trap", "crash", "protocol", "timeout")
 
 KEPT = "[1, 'two', 3.0]"
 

@@ -8,7 +8,7 @@ from support import PATIENCE
 
 STAGE = "native"
 
-READY, OUTPUT, RESULT, TRAP = 32, 33, 34, 35
+READY, OUTPUT, RESULT, TRAP, CRASH = 32, 33, 34, 35, 36
 #: STREAM 1 and DATA "x"; SUCCESS 1 and LOCALS "{}".
 GOOD_OUTPUT = "0a01000000010b0100000078"
 GOOD_RESULT = "0c010000000110020000007b7d"
@@ -152,16 +152,27 @@ def test_death_in_the_middle_of_a_frame(stage):
     session.delete()
 
 
-def test_trap_that_lies(stage):
-    """The text of a trap is a worker's word: one printable line of the answer and of the log."""
-    text = ("evil\r\n\x1b[31m\u202e{\"level\":\"forged\"}\0" * 50).encode().hex()[:6000]
+@pytest.mark.parametrize("kind", [TRAP, CRASH])
+def test_last_words_without_end(stage, kind):
+    """The first are noted; a worker cannot fill the log with the rest."""
+    before = len(stage.server.log_text())
+    session, answer = attack(stage, f"frame {kind} id 04040000006576696c 100000\nsilence")
+    assert outcome_of(answer) == ROLLED, answer.text
+    session.delete()
+    assert len(stage.server.log_text()) - before < 20_000
+
+
+@pytest.mark.parametrize("kind, cause", [(TRAP, "trap"), (CRASH, "crash")])
+def test_last_words_that_lie(stage, kind, cause):
+    """The text of a trap or a crash is a worker's word: printable in the answer, one line of JSON in the log."""
+    text = ('evil\r\n\x1b[31m\u202e","level":"forged"}\n{"event":"forged"}\0' * 50).encode().hex()[:6000]
     length = (len(text) // 2).to_bytes(4, "little").hex()
     before = stage.server.metrics()
-    session, answer = attack(stage, f"frame 35 id 04{length}{text}\nsilence")
+    session, answer = attack(stage, f"frame {kind} id 04{length}{text}\nsilence")
     assert outcome_of(answer) == ROLLED, answer.text
     assert "\x1b" not in answer.text and "\\u001b" not in answer.text and len(answer.text) < 2000
-    stage.counted(before, {'codemode_worker_deaths_total{cause="trap"}': 1})
-    stage.server.log_lines()
+    stage.counted(before, {f'codemode_worker_deaths_total{{cause="{cause}"}}': 1})
+    assert all(line["event"] != "forged" for line in stage.server.log_lines())
     session.delete()
 
 
