@@ -357,7 +357,13 @@ static ssize_t send_some(struct cm_channel *ch, struct iovec *iov, int count, in
     return n < 0 ? -errno : n;
 }
 
-/* Writes what waits. A failed write drops it all: the read side learns why and tells the owner. */
+static bool is_gone(ssize_t n)
+{
+    return n == -EPIPE || n == -ECONNRESET;
+}
+
+/* Writes what waits. A failed write drops it all, and nothing can follow half a frame: the read side meets the end and
+ * tells the owner. */
 static void flush(struct cm_channel *ch)
 {
     while (ch->out) {
@@ -366,6 +372,8 @@ static void flush(struct cm_channel *ch)
         ssize_t n = send_some(ch, &iov, 1, c->fd);
         if (n == -EAGAIN)
             return;
+        if (n < 0)
+            shutdown(ch->fd, SHUT_RDWR);
         size_t done = n < 0 ? iov.iov_len : (size_t)n;
         c->fd = cm_fd_close(c->fd);
         c->off += done;
@@ -436,8 +444,10 @@ static int send_msg(struct cm_channel *ch, struct cm_ipc_msg *m, int fd, void *o
         return cm_err_set(err, CM_ERR_TOO_LARGE, "the peer does not take its frames");
     if (!ch->out) {
         n = send_some(ch, m->iov, m->iovcnt, passed);
-        if (n == (ssize_t)cm_ipc_msg_size(m) || (n < 0 && n != -EAGAIN))
+        if (n == (ssize_t)cm_ipc_msg_size(m) || is_gone(n))
             return 0;
+        if (n < 0 && n != -EAGAIN) /* the kernel had no room; the channel is as it was */
+            return cm_err_sys(err, (int)-n, "send");
         if (n > 0)
             passed = cm_fd_close(passed);
     }

@@ -28,8 +28,9 @@ struct cm_channel *cm_channel_open(struct cm_loop *loop, int fd, enum cm_ipc_rol
 /* Final: no callback comes after it. Returns NULL, accepts NULL. */
 struct cm_channel *cm_channel_close(struct cm_channel *ch);
 /* Sends a message whose fields need not live longer than the call. `fd` travels along, -1 for none; it is taken in
- * any case. A peer that is gone is no error here: `closed` tells. 0, CM_ERR_TOO_LARGE when the queue is full,
- * or CM_ERR_NO_MEMORY, which ends the channel. */
+ * any case. A peer that is gone is no error here: `closed` tells. 0; CM_ERR_TOO_LARGE when the queue is full;
+ * CM_ERR_SYSTEM when the kernel does not take it, as for want of buffers; or CM_ERR_NO_MEMORY, which may end the
+ * channel. */
 int cm_channel_send(struct cm_channel *ch, struct cm_ipc_msg *m, int fd, struct cm_err *err);
 /* The same for large fields that lie in `owner`, which is from malloc and taken in any case: they are not copied. */
 int cm_channel_send_owned(struct cm_channel *ch, struct cm_ipc_msg *m, void *owner, struct cm_err *err);
