@@ -54,6 +54,7 @@ static void connection_begins(struct cm_http *h, struct MHD_Connection *mhd, voi
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
     struct conn *conn = info ? calloc(1, sizeof(*conn)) : NULL;
 
+    h->connections++;
     *context = conn; /* a connection without one is closed at its first request */
     if (!conn)
         return;
@@ -70,6 +71,8 @@ static void connection_ends(struct cm_http *h, void **context)
 {
     struct conn *conn = *context;
 
+    h->connections--;
+    cm_http_accept_more(h);
     if (!conn)
         return;
     epoll_ctl(h->hangup_fd, EPOLL_CTL_DEL, conn->fd, NULL);
@@ -186,8 +189,8 @@ static int open_socket(struct cm_http *h, struct cm_err *err)
 static int start_daemon(struct cm_http *h, struct cm_err *err)
 {
     h->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, cm_http_on_request, h,
-        MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, h->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL,
+        cm_http_on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_CONNECTION_LIMIT,
         h->conf->max_connections, MHD_OPTION_CONNECTION_TIMEOUT, h->conf->idle_timeout,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADERS_MAX, MHD_OPTION_STRICT_FOR_CLIENT, 1,
         MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
@@ -209,7 +212,7 @@ static int join_loop(struct cm_http *h, struct cm_err *err)
     if (!h->tick)
         return err ? err->code : CM_ERR_SYSTEM;
     cm_timer_start(h->tick, TICK_MS, TICK_MS);
-    return 0;
+    return cm_http_accept_open(h, err);
 }
 
 static int build(struct cm_http *h, struct cm_err *err)
@@ -261,8 +264,7 @@ void cm_http_drain(struct cm_http *h)
     if (h->draining)
         return;
     h->draining = true;
-    MHD_quiesce_daemon(h->daemon);
-    h->listen_fd = cm_fd_close(h->listen_fd);
+    cm_http_accept_close(h);
 }
 
 static void stop_daemon(struct cm_http *h)
@@ -272,22 +274,20 @@ static void stop_daemon(struct cm_http *h)
         cm_http_gone(h->waiting);
     /* The daemon must not be stopped while a connection is suspended; a run lets the resumed ones go on. */
     MHD_run(h->daemon);
-    MHD_stop_daemon(h->daemon); /* closes the listening socket too, unless it was taken back */
-    if (!h->draining)
-        h->listen_fd = -1;
+    MHD_stop_daemon(h->daemon);
 }
 
 struct cm_http *cm_http_free(struct cm_http *h)
 {
     if (!h)
         return NULL;
+    cm_http_accept_close(h);
     h->tick = cm_timer_close(h->tick);
     h->hangup_watch = cm_watch_close(h->hangup_watch);
     h->daemon_watch = cm_watch_close(h->daemon_watch);
     if (h->daemon)
         stop_daemon(h);
     cm_task_cancel(h->loop, &h->run_task);
-    cm_fd_close(h->listen_fd);
     cm_fd_close(h->hangup_fd);
     free(h);
     return NULL;
