@@ -249,6 +249,7 @@ static void on_exit_event(void *arg, int events)
     cm_log(CM_LOG_ERROR, "zygote_died", CM_LOG_INT("pid", z->pid), CM_LOG_STR("signal", sig),
            CM_LOG_INT("status", si.si_status));
     forget(z);
+    cm_strays_expect(m); /* it may have had children that it did not name, or not truly */
     cm_workers_lost_with_zygote(m);
     start_later(m);
 }
