@@ -74,6 +74,7 @@ run_suites() { # folder filter
     [ -z "$2" ] || return 0
     suite "in the meanest container" restricted suite_restricted
     suite "soak" soak suite_soak
+    suite "injected failures" fault suite_pytest fault tests/fault "$1" "$2"
     suite "fuzzing" fuzzing suite_fuzzing
     suite "conformance" conformance suite_conformance
     suite "freeze and thaw" torture suite_torture
@@ -91,7 +92,7 @@ verb_test() {
         esac
         shift
     done
-    if [ -n "$sanitizer" ]; then stages_begin 7; elif [ -n "$filter" ]; then stages_begin 8; else stages_begin 14; fi
+    if [ -n "$sanitizer" ]; then stages_begin 7; elif [ -n "$filter" ]; then stages_begin 8; else stages_begin 15; fi
     setup_and_build test
     if [ -n "$sanitizer" ]; then
         stage "compile with sanitizer" sanitizer_build "$sanitizer" "$folder"
