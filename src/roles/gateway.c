@@ -181,6 +181,7 @@ int cm_gateway_run(const struct cm_conf *conf, struct cm_err *err)
 
     err = err ? err : &own;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN); /* settings are read once; sessions must not end because someone asks to read them again */
     raise_descriptor_limit();
     return_memory();
     cm_log_open(STDOUT_FILENO, (enum cm_log_level)conf->log_level);
