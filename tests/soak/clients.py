@@ -200,6 +200,7 @@ class Client:
         """Begins a body and leaves it, or goes on too slowly: the server must give up by itself."""
         self.tally.kinds["half a request"] += 1
         wire, trickle = self.world.connection(), self.random.random() < 0.5
+        starved = self.world.starved  # then it may be accepted late, and all of its bytes come at once
         data = encode("POST", "/execute", {"code": "1" + " " * 4000})
         try:
             await wire.send(data[:2000])
@@ -213,7 +214,7 @@ class Client:
             self.violations.check("answers", answer.status in (408, 503), f"half a request: {answer}")
         except (Vanished, OSError) as error:
             closed = isinstance(error, OSError) or (error.closed and not trickle)
-            self.violations.check("answers", self.world.starved or closed, f"half a request: {error}")
+            self.violations.check("answers", starved or self.world.starved or closed, f"half a request: {error}")
         wire.abort()
 
     async def crowd(self, session):
