@@ -195,7 +195,8 @@ class Sidecar:
         return f"http://127.0.0.1:{self.port}"
 
     def _environment(self):
-        kept = {name: os.environ[name] for name in ("CODEMODE_SANDBOX", "CODEMODE_IMAGE") if name in os.environ}
+        names = ("CODEMODE_SANDBOX", "CODEMODE_IMAGE", "ASAN_OPTIONS", "UBSAN_OPTIONS")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
         path = os.environ.get("PATH", "/usr/bin:/bin")
         return {"PATH": path, "HOST": "127.0.0.1", "API_TOKEN": SECRET, **kept, **self.settings}
 
