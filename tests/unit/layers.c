@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -234,6 +235,33 @@ static void the_zygote_has_few_calls(void **state)
     }
 }
 
+/* ---- the one file that a worker opens in the jail of its zygote */
+
+static int reads_its_page_map(void)
+{
+    static volatile char page[4096] __attribute__((aligned(4096)));
+    uint64_t entry = 0;
+    page[0] = 1;
+    int fd = cm_jail_open_self("pagemap", NULL);
+    if (fd < 0 || pread(fd, &entry, sizeof entry, (off_t)((uintptr_t)page / 4096 * 8)) != sizeof entry)
+        return 1;
+    return entry >> 63 != 1 || entry << 9 >> 9 != 0 ? 2 : 0; /* it is there, and where is not told */
+}
+
+static int reads_its_page_map_and_closes(void)
+{
+    int wrong = reads_its_page_map();
+    return wrong ? wrong : prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) ? 3 : 0;
+}
+
+static void a_worker_can_open_its_page_map(void **state)
+{
+    (void)state;
+    holds(machine.on, false, reads_its_page_map);
+    holds(machine.on & ~BIT(SECCOMP), false, reads_its_page_map_and_closes);
+    holds(machine.on & ~BIT(NAMESPACES), false, reads_its_page_map);
+}
+
 /* ---- a step that fails */
 
 static int nothing(void)
@@ -345,6 +373,7 @@ int main(void)
         cmocka_unit_test(resource_limits_alone),
         cmocka_unit_test(written_memory_stays_data),
         cmocka_unit_test(the_zygote_has_few_calls),
+        cmocka_unit_test(a_worker_can_open_its_page_map),
         cmocka_unit_test(a_step_that_fails_is_named),
         cmocka_unit_test(reads_lists_of_layers),
         cmocka_unit_test(writes_the_limits_of_a_group),
