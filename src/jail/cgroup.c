@@ -82,10 +82,11 @@ static void hand_down(const char *folder)
 static int make_one(const char *folder, size_t len, const struct cm_cgroup_limits *l, struct cm_cgroup *g,
                     struct done *done, struct cm_err *err)
 {
-    char parent[512], *path = g->path[g->count];
+    char parent[512], *path;
     if (g->count == CM_CGROUP_FOLDERS_MAX || folder[0] != '/' || len > sizeof parent - 32)
         return cm_err_set(err, CM_ERR_CONFIG, "CGROUP: at most %d folders, each absolute and shorter than %zu bytes",
                           CM_CGROUP_FOLDERS_MAX, sizeof parent - 32);
+    path = g->path[g->count];
     snprintf(parent, sizeof parent, "%.*s", (int)len, folder);
     snprintf(path, sizeof g->path[0], "%.480s/codemode-%d", parent, (int)getpid());
     if (!exists(parent, "cgroup.procs"))

@@ -28,7 +28,7 @@ void cm_sandbox_arguments(const struct cm_conf *conf, struct cm_sandbox_argument
 
 static int start(const struct cm_conf *conf, int to, pid_t *ret, struct cm_err *err)
 {
-    struct cm_sandbox_arguments arguments;
+    struct cm_sandbox_arguments arguments = {.uid = ""};
     char *argv[16] = {(char *)conf->sandbox_path, "--check", "--image", (char *)conf->image_path};
     char *empty_environment[] = {NULL};
     posix_spawn_file_actions_t files;

@@ -303,6 +303,8 @@ static void keeps_the_descriptors_that_are_named(void **state)
     pid_t child = fork();
     if (child == 0) {
         int other = dup(file[0]);
+        if (other < 0)
+            _exit(NOT_JAILED);
         dup2(pair[1], 2), dup2(file[1], 0), dup2(other, 1);
         if (jail(&(struct cm_jail_worker){getppid(), {2, -1, 0}, 3, 0, DATA_MAX}))
             _exit(NOT_JAILED);

@@ -93,7 +93,8 @@ static int tries_everything(void)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     int fd = socket(AF_INET, SOCK_STREAM, 0);
-    if (!refuses(open("/etc/passwd", O_RDONLY), EACCES) || !refuses(open("/proc/self/stat", O_RDONLY), EACCES))
+    if (fd < 0 || !refuses(open("/etc/passwd", O_RDONLY), EACCES) ||
+        !refuses(open("/proc/self/stat", O_RDONLY), EACCES))
         return 1;
     if (machine.landlock_abi >= 4 && !refuses(connect(fd, (struct sockaddr *)&to, sizeof to), EACCES))
         return 2;
@@ -113,7 +114,7 @@ static int looks_around(void)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
-    if (!refuses(open("/etc/passwd", O_RDONLY), ENOENT) || !refuses(open("/proc", O_RDONLY), ENOENT))
+    if (fd < 0 || !refuses(open("/etc/passwd", O_RDONLY), ENOENT) || !refuses(open("/proc", O_RDONLY), ENOENT))
         return 1;
     if (chdir("..") || !refuses(open("mark", O_WRONLY | O_CREAT, 0600), EROFS))
         return 2;
@@ -212,8 +213,7 @@ static int makes_a_namespace(void)
 
 static int writes_a_file(void)
 {
-    open("/proc/self/comm", O_WRONLY);
-    return 1;
+    return open("/proc/self/comm", O_WRONLY) < 0 ? 1 : 2;
 }
 
 static int maps_code(void)
