@@ -3,7 +3,7 @@
 
     python3 bench/run.py [--quick] [--only PART]... [--check]
 
-Parts: start, latency, throughput, churn, memory, capacity, programs. --quick takes less than a minute and gives
+Parts: start, jail, latency, throughput, churn, memory, capacity, programs. --quick takes less than a minute and gives
 rough figures. --check ends with status 1 when a goal is missed; a wrong answer always does. Client and server
 share the machine's cores.
 """
@@ -24,7 +24,7 @@ from server import Failure, Server, private_bytes, resident_bytes
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = pathlib.Path(os.environ.get("CODEMODE_BUILD") or ROOT / "build").resolve()
 CACHE = pathlib.Path(os.environ.get("CODEMODE_CACHE") or pathlib.Path.home() / ".cache" / "codemode")
-PARTS = ("start", "latency", "throughput", "churn", "memory", "capacity", "programs")
+PARTS = ("start", "jail", "latency", "throughput", "churn", "memory", "capacity", "programs")
 MEBI = 1 << 20
 
 CODE, RESULT = "x = 42; x * 2", "84"
@@ -32,6 +32,7 @@ CODE, RESULT = "x = 42; x * 2", "84"
 #: What the project wants to reach: figure, value of it, comparison, goal.
 GOALS = [
     ("start to ready", "p50", "<=", 0.050),
+    ("jail of a worker", "p50", "<=", 0.0001),
     ("create", "p50", "<=", 0.001),
     ("create + first execution", "p50", "<=", 0.002),
     ("warm execution, 1 connection", "p50", "<=", 0.0002),
@@ -94,6 +95,16 @@ class Bench:
             with self.server() as server:
                 seconds.append(server.start_seconds)
         self.add("start to ready", "s", **percentiles(seconds[1:]))
+
+    def jail(self):
+        """Of a fresh process each, so with the page faults that a worker has as well."""
+        progress("jail of a worker")
+        seconds = []
+        for _ in range(20 if self.quick else 200):
+            command = [BUILD / "codemode-sandbox", "--check", "--image", BUILD / "guest" / "python.img"]
+            report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            seconds += [int(line.split("\t")[1]) / 1e9 for line in report.splitlines() if line.startswith("jail\t")]
+        self.add("jail of a worker", "s", **percentiles(seconds))
 
     def latency(self):
         count = 200 if self.quick else 1000

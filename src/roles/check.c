@@ -6,13 +6,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "guest/engine.h"
 #include "guest/layout.h"
 #include "image/image.h"
 #include "roles/worker.h"
 #include "roles/zygote.h"
 
-#define DONE "done"
+#define DONE "done "
 
 static void say_layers(const struct cm_jail_plan *plan)
 {
@@ -39,8 +40,13 @@ static _Noreturn void put_on(const struct cm_jail_plan *plan, pid_t parent, int 
         .parent = parent, .fds = {CM_ZYGOTE_CHANNEL}, .fd_count = 1, .data_max = CM_MEMORY_RESERVED};
     if (dup2(to, CM_ZYGOTE_CHANNEL) < 0)
         _exit(2);
-    if (!cm_jail_zygote(plan, parent, &err) && !cm_jail_worker(plan, &w, &err))
-        _exit(write(CM_JAIL_CHANNEL, DONE, strlen(DONE)) < 0);
+    int rc = cm_jail_zygote(plan, parent, &err);
+    uint64_t begun = cm_clock_ns();
+    if (!rc && !cm_jail_worker(plan, &w, &err)) {
+        char word[40];
+        int n = snprintf(word, sizeof word, DONE "%llu", (unsigned long long)(cm_clock_ns() - begun));
+        _exit(write(CM_JAIL_CHANNEL, word, (size_t)n) < 0);
+    }
     size_t len = strlen(err.text);
     if (write(CM_ZYGOTE_CHANNEL, err.text, len) < 0 && write(CM_JAIL_CHANNEL, err.text, len) < 0)
         _exit(2);
@@ -48,7 +54,7 @@ static _Noreturn void put_on(const struct cm_jail_plan *plan, pid_t parent, int 
 }
 
 /* Zygote and worker in one child: the jail of the one stands in that of the other anyway. */
-static int try_jail(const struct cm_jail_plan *plan, struct cm_err *err)
+static int try_jail(const struct cm_jail_plan *plan, char ret_ns[static 32], struct cm_err *err)
 {
     char word[CM_ERR_TEXT_MAX];
     int words[2], status = 0;
@@ -65,7 +71,10 @@ static int try_jail(const struct cm_jail_plan *plan, struct cm_err *err)
         waitpid(child, &status, 0);
     if (n > 0) {
         word[n] = '\0';
-        return strcmp(word, DONE) ? cm_err_set(err, CM_ERR_SANDBOX, "%s", word) : 0;
+        if (strncmp(word, DONE, strlen(DONE)) != 0)
+            return cm_err_set(err, CM_ERR_SANDBOX, "%s", word);
+        snprintf(ret_ns, 32, "%.31s", word + strlen(DONE));
+        return 0;
     }
     return cm_err_set(err, CM_ERR_SANDBOX, "a process that tried the jail ended with status %#x", (unsigned)status);
 }
@@ -85,8 +94,9 @@ int cm_sandbox_check(const struct cm_sandbox_args *args)
         return fail(&err);
     printf("image\t%s\n", image.id);
     fflush(stdout);
-    if (try_jail(&plan, &err))
+    char ns[32];
+    if (try_jail(&plan, ns, &err))
         return fail(&err);
-    puts("fit");
+    printf("jail\t%s\nfit\n", ns);
     return 0;
 }

@@ -25,6 +25,7 @@ int cm_zygote_main(const struct cm_sandbox_args *args);
  * what came of it, one line each, words separated by tabs:
  *     layer NAME on | layer NAME off REASON      for each layer
  *     image ID                                   it is there and fits
+ *     jail NANOSECONDS                           that the worker's jail took
  *     error TEXT                                 last line of a report of failure
  *     fit                                        last line of a report of success
  * Returns the process's exit code. */
