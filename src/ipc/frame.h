@@ -24,6 +24,9 @@
 #define CM_IPC_OUTPUT_MAX  (256u << 10)
 #define CM_IPC_RESULT_MAX  (16u << 20)
 
+/* What the number in field SAVE means. */
+enum cm_save { CM_SAVE_NEVER = 0, CM_SAVE_ALWAYS = 1, CM_SAVE_SUCCESS = 2 };
+
 enum cm_ipc_role { CM_IPC_GATEWAY, CM_IPC_ZYGOTE, CM_IPC_WORKER };
 
 enum cm_ipc_type {

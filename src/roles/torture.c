@@ -99,22 +99,26 @@ int cm_zygote_confine(const struct cm_sandbox_args *args, pid_t gateway, uint32_
     return getppid() == gateway ? 0 : cm_err_set(err, CM_ERR_SANDBOX, "the gateway is gone");
 }
 
-_Noreturn void cm_worker_main(int channel, pid_t gateway, const struct cm_image *i, uint64_t memory_limit)
+_Noreturn void cm_worker_main(int channel, pid_t gateway, const struct cm_image *i)
 {
+    struct cm_err err;
+    struct cm_worker_orders orders;
     struct sigaction act = {.sa_handler = forward, .sa_flags = SA_RESTART};
     image = i;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     book = mmap(NULL, sizeof *book, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     frozen_fd = memfd_create("frozen", MFD_CLOEXEC);
-    if (book == MAP_FAILED || frozen_fd < 0 || getppid() != gateway || dup2(channel, CM_JAIL_CHANNEL) < 0)
+    if (book == MAP_FAILED || frozen_fd < 0 || getppid() != gateway || cm_worker_begin(channel, &orders, &err) ||
+        dup2(channel, CM_JAIL_CHANNEL) < 0)
         _exit(1);
     close(channel);
+    close(orders.checkpoint); /* its sessions are frozen, not saved */
     sigaction(SIGUSR1, &act, NULL);
     for (;;) {
         int status;
         child = fork();
         if (child == 0)
-            run_one(memory_limit);
+            run_one(orders.memory_limit);
         while (waitpid(child, &status, 0) < 0 && errno == EINTR)
             ;
         if (!WIFEXITED(status) || WEXITSTATUS(status) != FROZEN)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A worker: one session, one guest, one socket.
  *
- * It maps the image, gives up everything else, says READY and then answers EXECUTE frames one at a time. Waiting is
+ * It says READY and then answers EXECUTE frames one at a time; after each answer it saves its state. Waiting is
  * done here, on the host's stack, never below the guest's. The gateway interrupts an execution with SIGUSR1, which
  * may come at any moment and is repeated until the answer is there; SIGALRM gives green threads their turns.
  */
@@ -103,16 +103,21 @@ static enum cm_guest_event run(uint64_t id, uint32_t *ret)
     return event;
 }
 
+static void send_trap(int channel, uint64_t id, const char *text)
+{
+    struct cm_err err;
+    struct cm_ipc_msg m;
+    cm_ipc_msg_begin(&m, CM_MSG_TRAP, id);
+    cm_ipc_put_bytes(&m, CM_FIELD_ERROR, text, strlen(text));
+    cm_ipc_write(channel, &m, &err);
+}
+
 /* The guest broke a rule of the machine: nothing in its memory can be trusted any more. */
 static _Noreturn void report_trap(uint64_t id)
 {
     struct cm_err err;
-    struct cm_ipc_msg m;
-    const char *text = cm_guest_trap_text();
     cm_output_flush(&err);
-    cm_ipc_msg_begin(&m, CM_MSG_TRAP, id);
-    cm_ipc_put_bytes(&m, CM_FIELD_ERROR, text, strlen(text));
-    cm_ipc_write(FD, &m, &err);
+    send_trap(FD, id, cm_guest_trap_text());
     leave(1);
 }
 
@@ -125,13 +130,16 @@ static uint32_t call(enum cm_entry entry, uint32_t arg0, uint32_t arg1, uint64_t
     return result;
 }
 
-static int send_result(uint64_t id, uint32_t answer, struct cm_err *err)
+static int send_result(uint64_t id, uint32_t answer, bool *ret_success, struct cm_err *err)
 {
+    struct cm_ipc_fields f;
     const uint32_t *where = cm_guest_memory(answer, 8); /* address and length of the fields */
     const void *fields = where ? cm_guest_memory(where[0], where[1]) : NULL;
     if (!fields)
         return cm_err_set(err, CM_ERR_PROTOCOL, "the guest's answer lies outside of its memory");
-    return cm_ipc_write_payload(FD, CM_MSG_RESULT, id, fields, where[1], err);
+    int rc = cm_ipc_fields_get(fields, where[1], &f, err);
+    *ret_success = !rc && cm_ipc_get_uint(&f, CM_FIELD_SUCCESS, 0) == 1;
+    return rc ? rc : cm_ipc_write_payload(FD, CM_MSG_RESULT, id, fields, where[1], err);
 }
 
 /* The guest cannot even hold the request. */
@@ -149,11 +157,16 @@ static int send_no_memory(uint64_t id, struct cm_err *err)
     return cm_ipc_write(FD, &m, err);
 }
 
-static int finish(uint64_t id, uint32_t answer, struct cm_err *err)
+static int finish(uint64_t id, uint32_t answer, enum cm_save save, struct cm_err *err)
 {
+    bool success = false;
     tick(false); /* left-over threads rest until the next execution */
     int rc = cm_output_flush(err);
-    return rc ? rc : send_result(id, answer, err);
+    if (!rc)
+        rc = send_result(id, answer, &success, err);
+    if (!rc && life.save && (save == CM_SAVE_ALWAYS || (save == CM_SAVE_SUCCESS && success)))
+        life.save(id);
+    return rc;
 }
 
 /* An execution in whose middle this process was started. */
@@ -165,7 +178,7 @@ static int go_on(uint64_t id, struct cm_err *err)
     cm_guest_resume(CM_WAIT_DEADLINE);
     if (run(id, &answer) == CM_GUEST_TRAPPED)
         report_trap(id);
-    return finish(id, answer, err);
+    return finish(id, answer, CM_SAVE_NEVER, err);
 }
 
 static int execute(const struct cm_ipc_header *h, struct cm_err *err)
@@ -178,11 +191,15 @@ static int execute(const struct cm_ipc_header *h, struct cm_err *err)
         int rc = cm_ipc_skip_payload(FD, h->len, err);
         return rc ? rc : send_no_memory(h->id, err);
     }
+    struct cm_ipc_fields f;
     int rc = cm_ipc_read_payload(FD, to, h->len, err);
+    if (!rc)
+        rc = cm_ipc_fields_get(to, h->len, &f, err);
     if (rc)
         return rc;
+    enum cm_save save = (enum cm_save)cm_ipc_get_uint(&f, CM_FIELD_SAVE, CM_SAVE_ALWAYS);
     tick(cm_guest_threaded());
-    return finish(h->id, call(CM_ENTRY_EXECUTE, request, h->len, h->id), err);
+    return finish(h->id, call(CM_ENTRY_EXECUTE, request, h->len, h->id), save, err);
 }
 
 int cm_worker_signals(struct cm_err *err)
@@ -194,13 +211,40 @@ int cm_worker_signals(struct cm_err *err)
     return 0;
 }
 
+int cm_worker_begin(int channel, struct cm_worker_orders *ret, struct cm_err *err)
+{
+    struct cm_ipc_header h;
+    struct cm_ipc_fields f;
+    uint8_t payload[256]; /* what messages.def allows for BEGIN */
+    int rc = cm_ipc_recv_header_fd(channel, CM_IPC_GATEWAY, CM_IPC_WORKER, &h, &ret->checkpoint, err);
+    if (rc <= 0)
+        return rc ? rc : cm_err_set(err, CM_ERR_PROTOCOL, "the gateway is gone");
+    if (h.type != CM_MSG_BEGIN || h.len > sizeof payload)
+        return cm_err_set(err, CM_ERR_PROTOCOL, "the first frame is no BEGIN");
+    rc = cm_ipc_read_payload(channel, payload, h.len, err);
+    if (!rc)
+        rc = cm_ipc_fields_get(payload, h.len, &f, err);
+    if (rc)
+        return rc;
+    ret->memory_limit = cm_ipc_get_uint(&f, CM_FIELD_MEMORY_LIMIT, 0);
+    ret->undo = cm_ipc_get_uint(&f, CM_FIELD_SEQ, 0);
+    return 0;
+}
+
+_Noreturn void cm_worker_fail(int channel, const struct cm_err *why)
+{
+    send_trap(channel, 0, why->text);
+    leave(70);
+}
+
 static int greet(struct cm_err *err)
 {
     struct cm_ipc_msg m;
     cm_output_begin(FD, 0);
-    if (call(CM_ENTRY_START, 0, 0, 0))
+    if (life.seq == 0 && call(CM_ENTRY_START, 0, 0, 0))
         return cm_err_set(err, CM_ERR_SANDBOX, "the guest did not start");
     cm_ipc_msg_begin(&m, CM_MSG_READY, 0);
+    cm_ipc_put_uint(&m, CM_FIELD_SEQ, life.seq);
     return cm_ipc_write(FD, &m, err);
 }
 

@@ -52,13 +52,12 @@ static pid_t fork_for_gateway(int *ret_pidfd)
     return (pid_t)syscall(SYS_clone, CLONE_PARENT | CLONE_PIDFD | SIGCHLD, NULL, ret_pidfd, NULL, 0);
 }
 
-static int spawn(uint64_t id, int channel, uint64_t memory_limit, pid_t gateway, const struct cm_image *image,
-                 struct cm_err *err)
+static int spawn(uint64_t id, int channel, pid_t gateway, const struct cm_image *image, struct cm_err *err)
 {
     cm_autofd int pidfd = -1;
     pid_t pid = fork_for_gateway(&pidfd);
     if (pid == 0)
-        cm_worker_main(channel, gateway, image, memory_limit);
+        cm_worker_main(channel, gateway, image);
     if (pid < 0) {
         struct cm_err why;
         cm_err_sys(&why, errno, "fork a worker");
@@ -70,19 +69,11 @@ static int spawn(uint64_t id, int channel, uint64_t memory_limit, pid_t gateway,
 static int serve_one(pid_t gateway, const struct cm_image *image, struct cm_err *err)
 {
     struct cm_ipc_header h;
-    struct cm_ipc_fields fields;
-    uint8_t payload[256]; /* what messages.def allows for SPAWN */
     cm_autofd int channel = -1;
     int rc = cm_ipc_recv_header_fd(CM_ZYGOTE_CHANNEL, CM_IPC_GATEWAY, CM_IPC_ZYGOTE, &h, &channel, err);
     if (rc <= 0)
         return rc;
-    if (h.len > sizeof payload)
-        return cm_err_set(err, CM_ERR_PROTOCOL, "a request of %u bytes", h.len);
-    rc = cm_ipc_read_payload(CM_ZYGOTE_CHANNEL, payload, h.len, err);
-    if (!rc)
-        rc = cm_ipc_fields_get(payload, h.len, &fields, err);
-    if (!rc)
-        rc = spawn(h.id, channel, cm_ipc_get_uint(&fields, CM_FIELD_MEMORY_LIMIT, 0), gateway, image, err);
+    rc = spawn(h.id, channel, gateway, image, err);
     return rc ? rc : 1;
 }
 

@@ -66,6 +66,7 @@ struct cm_exec *cm_exec_new(struct cm_sessions *m, const struct cm_limits *base,
     e->seq = ++m->next_seq;
     e->mode = req->mode;
     set_limits(e, base, req);
+    e->atomic = req->atomic;
     e->ops = *ops;
     e->arg = arg;
     cm_keep_init(&e->out, cm_exec_limit(e, CM_LIMIT_OUTPUT));
@@ -85,6 +86,7 @@ struct cm_exec *cm_exec_free(struct cm_exec *e)
         cm_stored_finish(e->stored);
     cm_keep_done(&e->out);
     cm_keep_done(&e->err_out);
+    free(e->late);
     free(e->code);
     free(e);
     return NULL;
@@ -106,6 +108,8 @@ int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err)
     cm_ipc_put_uint(&msg, CM_FIELD_MODE, (uint64_t)e->mode);
     cm_ipc_put_uint(&msg, CM_FIELD_LOCALS_MAX, cm_exec_limit(e, CM_LIMIT_LOCALS));
     cm_ipc_put_uint(&msg, CM_FIELD_RESULT_MAX, cm_exec_limit(e, CM_LIMIT_RESULT));
+    if (e->atomic)
+        cm_ipc_put_uint(&msg, CM_FIELD_SAVE, CM_SAVE_SUCCESS);
     e->start_ns = cm_clock_ns();
     e->context = NULL;
     return cm_channel_send_owned(ch, &msg, cm_steal(e->code), err);
@@ -213,26 +217,47 @@ static void fill_texts(struct cm_exec *e, const struct cm_ipc_fields *f, struct 
     res->locals = f ? cm_ipc_get_bytes(f, CM_FIELD_LOCALS, &res->locals_len) : NULL;
 }
 
-/* The gateway's word replaces the worker's: whatever the code made of its interrupt, its time was over. */
-static void say_timeout(const struct cm_exec *e, struct cm_exec_result *res, char *space, size_t size)
-{
-    int n =
-        snprintf(space, size, "TimeoutError: Execution timed out (timeout of %g s)%s", e->limits.at[CM_LIMIT_TIMEOUT],
-                 res->state == CM_STATE_LOST ? "; it did not stop, and its session was ended" : "");
+static const char *const aftermath[] = {
+    [CM_STATE_KEPT] = "",
+    [CM_STATE_ROLLED_BACK] = "; the session is back in the state before it",
+    [CM_STATE_LOST] = "; the session is lost",
+};
 
+static void say(struct cm_exec_result *res, const char *type, char *text, int len)
+{
     res->success = false;
-    res->timed_out = true;
-    res->error = space;
-    res->error_len = (size_t)n;
-    res->error_type = "Timeout";
-    res->error_type_len = strlen(res->error_type);
+    res->error = text;
+    res->error_len = (size_t)len;
+    res->error_type = type;
+    res->error_type_len = strlen(type);
     res->result = NULL;
     res->result_len = 0;
 }
 
+/* The gateway's word replaces the worker's: whatever the code made of its interrupt, its time was over. */
+static void say_timeout(const struct cm_exec *e, struct cm_exec_result *res, char *space, size_t size)
+{
+    int n = snprintf(space, size, "TimeoutError: Execution timed out (timeout of %g s)%s%s",
+                     e->limits.at[CM_LIMIT_TIMEOUT],
+                     e->late || res->state == CM_STATE_KEPT ? "" : "; it did not stop and was ended",
+                     aftermath[res->state]);
+
+    res->timed_out = true;
+    say(res, "Timeout", space, n);
+}
+
+/* What there is to say when no answer came. */
+static void say_killed(const struct cm_exec *e, struct cm_exec_result *res, const char *why, char *space, size_t size)
+{
+    const char *type = e->stopped ? "KeyboardInterrupt" : "RuntimeError";
+    int n = snprintf(space, size, "%s: %s%s", type, why, aftermath[res->state]);
+
+    say(res, type, space, n < (int)size ? n : (int)size - 1);
+}
+
 static void count(struct cm_exec *e, enum cm_label_outcome outcome, double seconds)
 {
-    static const char *const names[] = {"ok", "error", "timeout", "lost", "cancelled"};
+    static const char *const names[] = {"ok", "error", "timeout", "rolled_back", "lost", "cancelled"};
 
     cm_log(CM_LOG_INFO, "execution_finished", CM_LOG_STR("session", e->session_id), CM_LOG_STR("exec", e->id),
            CM_LOG_STR("correlation_id", e->correlation_id), CM_LOG_STR("outcome", names[outcome]),
@@ -242,11 +267,23 @@ static void count(struct cm_exec *e, enum cm_label_outcome outcome, double secon
         cm_metrics_add(e->m->metrics, CM_M_EXECUTION_ERRORS, 0, 1);
 }
 
-void cm_exec_answer(struct cm_exec *e, const struct cm_ipc_fields *f)
+static enum cm_label_outcome outcome_of(const struct cm_exec *e, const struct cm_exec_result *res)
+{
+    if (e->timed_out)
+        return CM_L_OUTCOME_TIMEOUT;
+    if (res->state == CM_STATE_LOST)
+        return CM_L_OUTCOME_LOST;
+    if (res->state == CM_STATE_ROLLED_BACK)
+        return CM_L_OUTCOME_ROLLED_BACK;
+    return res->success ? CM_L_OUTCOME_OK : CM_L_OUTCOME_ERROR;
+}
+
+/* `f` or `why`. */
+static void answer(struct cm_exec *e, const struct cm_ipc_fields *f, const char *why, enum cm_exec_state state)
 {
     struct spaces sp = {.used = 0};
-    struct cm_exec_result res = {.state = f ? CM_STATE_KEPT : CM_STATE_LOST};
-    char timeout_text[160];
+    struct cm_exec_result res = {.state = state};
+    char text[600];
 
     res.duration_ns = cm_clock_ns() - e->start_ns;
     cm_metrics_observe_ns(e->m->metrics, CM_M_EXECUTION_DURATION, res.duration_ns);
@@ -259,15 +296,44 @@ void cm_exec_answer(struct cm_exec *e, const struct cm_ipc_fields *f)
     res.memory_bytes = f ? cm_ipc_get_uint(f, CM_FIELD_PEAK_MEMORY, 0) : 0;
     fill_texts(e, f, &sp, &res);
     if (e->timed_out)
-        say_timeout(e, &res, timeout_text, sizeof timeout_text);
-    count(e,
-          e->timed_out  ? CM_L_OUTCOME_TIMEOUT
-          : res.success ? CM_L_OUTCOME_OK
-                        : CM_L_OUTCOME_ERROR,
-          (double)res.duration_ns / 1e9);
+        say_timeout(e, &res, text, sizeof text);
+    else if (!f)
+        say_killed(e, &res, why, text, sizeof text);
+    count(e, outcome_of(e, &res), (double)res.duration_ns / 1e9);
     e->ops.done(e->arg, &res, NULL);
     free_spaces(&sp);
     cm_exec_free(e);
+}
+
+void cm_exec_answer(struct cm_exec *e, const struct cm_ipc_fields *f, enum cm_exec_state state)
+{
+    answer(e, f, NULL, state);
+}
+
+void cm_exec_answer_killed(struct cm_exec *e, const char *why, enum cm_exec_state state)
+{
+    answer(e, e->late, why, state);
+}
+
+int cm_exec_keep(struct cm_exec *e, const struct cm_ipc_fields *f)
+{
+    size_t size = sizeof *f;
+    uint8_t *to;
+
+    for (unsigned i = 0; i < CM_FIELD_END; i++)
+        size += f->at[i].data ? f->at[i].len : 0;
+    e->late = malloc(size);
+    if (!e->late)
+        return CM_ERR_NO_MEMORY;
+    *e->late = *f;
+    to = (uint8_t *)(e->late + 1);
+    for (unsigned i = 0; i < CM_FIELD_END; i++) {
+        if (!f->at[i].data)
+            continue;
+        e->late->at[i].data = memcpy(to, f->at[i].data, f->at[i].len);
+        to += f->at[i].len;
+    }
+    return 0;
 }
 
 /* answering with an error */

@@ -29,6 +29,8 @@
 #define CM_INTERRUPT_EVERY_MS 50   /* the guest may have cleared the flag, or not been in Python yet */
 #define CM_TOMBS_MAX          1000 /* lost sessions remembered, so that their next call learns why */
 #define CM_TOMB_TTL_S         3600
+#define CM_REVERTED_TEXT                                                                                               \
+    "the session's process ended after its newest execution had been answered and before its state was saved"
 #define CM_EXEC_ID_MAX        24
 #define CM_CORRELATION_MAX    128
 #define CM_IMAGE_NAME_MAX     80
@@ -65,7 +67,10 @@ struct cm_exec {
     struct cm_keep out, err_out;
     struct cm_stored *stored; /* all of the output that became too long; its session's */
     uint64_t start_ns;
-    bool timed_out, abandoned;
+    bool timed_out, stopped, abandoned;
+    bool atomic; /* unless it succeeds, the session goes back to the state before it */
+    /* The answer of an atomic execution that failed, until the session is back: a copy of its fields. */
+    struct cm_ipc_fields *late;
     struct cm_task task; /* for the answer below */
     struct cm_err err;
 };
@@ -85,9 +90,13 @@ int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err);
 void cm_exec_collect(struct cm_exec *e, int stream, const char *data, size_t len);
 /* True when the RESULT frame keeps its promises; else *err says which it broke. */
 bool cm_exec_check_result(const struct cm_exec *e, const struct cm_ipc_fields *f, struct cm_err *err);
-/* Answers with a result and frees. `f` is NULL for an execution that was killed after its timeout. The execution must
- * be out of its session. Calls back: nothing may be touched afterwards. */
-void cm_exec_answer(struct cm_exec *e, const struct cm_ipc_fields *f);
+/* Answers with a result and frees. The execution must be out of its session. Calls back: nothing may be touched
+ * afterwards. */
+void cm_exec_answer(struct cm_exec *e, const struct cm_ipc_fields *f, enum cm_exec_state state);
+/* The same for an execution whose worker died, or was ended, in its middle; `why` is one line for a person. */
+void cm_exec_answer_killed(struct cm_exec *e, const char *why, enum cm_exec_state state);
+/* Copies a result for later: e->late. */
+int cm_exec_keep(struct cm_exec *e, const struct cm_ipc_fields *f);
 /* Answers with an error in the next turn and frees, also an abandoned one. The execution must be out of its session. */
 void cm_exec_fail(struct cm_exec *e, enum cm_label_outcome outcome, int code, const char *text);
 /* The same at once, for the end of the manager. */
@@ -95,7 +104,7 @@ void cm_exec_fail_now(struct cm_exec *e);
 
 /* session */
 
-struct cm_creation { /* a caller that waits for a new session */
+struct cm_creation { /* a caller that waits for a new session, or for one to be rolled back */
     struct cm_creation *prev, *next;
     struct cm_sessions *m;
     char id[CM_SESSION_ID_MAX]; /* empty: *err is the answer */
@@ -107,7 +116,7 @@ struct cm_creation { /* a caller that waits for a new session */
 
 struct cm_session {
     UT_hash_handle hh;
-    struct cm_session *wait_prev, *wait_next; /* in STARTING, the queue for a worker */
+    struct cm_session *wait_prev, *wait_next; /* in STARTING and RESTORING, the queue for a worker */
     struct cm_sessions *m;
     char id[CM_SESSION_ID_MAX];
     enum cm_session_state state;
@@ -118,8 +127,18 @@ struct cm_session {
     struct cm_timer *timer; /* start deadline, TTL, execution deadline or interrupt, by state */
     struct cm_creation *creation;
     struct cm_exec *queue, *running;
-    unsigned queued, executions;
+    unsigned queued, executions, restores;
     uint64_t created_ns, used_ns, kill_at_ns, memory_bytes;
+
+    /* What its worker saves, by the executions' frame ids: after the newest one, and after the one before. */
+    uint64_t saved_seq, before_seq;
+    bool can_undo;    /* before_seq counts */
+    int checkpoint;   /* between two workers, else -1: it is the worker's */
+    uint64_t died_ns; /* the former worker */
+    uint64_t undo_seq;        /* execution that the next worker is to undo, if it finds it saved; 0: none */
+    struct cm_creation *undo; /* who asked for it */
+    struct cm_err cause;      /* why the former worker died */
+    bool reverted; /* the newest execution was answered, but not saved: the next call has to learn it */
 };
 
 /* What comes with an event. */
@@ -127,6 +146,7 @@ struct cm_session_input {
     struct cm_worker *worker; /* WORKER */
     const struct cm_ipc_fields *fields; /* OUTPUT, RESULT */
     const struct cm_err *err; /* FAILED, DEATH */
+    int *checkpoint; /* DEATH: may be stolen */
     enum cm_label_end reason; /* END */
 };
 
@@ -144,18 +164,27 @@ void cm_session_enqueue(struct cm_session *s, struct cm_exec *e);
 void cm_session_dequeue(struct cm_session *s, struct cm_exec *e);
 const char *cm_session_state_text(const struct cm_session *s);
 void cm_creation_answer(struct cm_creation *c, const char *id, const struct cm_err *err);
+/* Out of the queue for a worker. */
+void cm_session_stop_waiting(struct cm_session *s);
+/* The worker that was to restore it did not come to be: another one will. The descriptor is taken. */
+void cm_session_wait_again(struct cm_session *s, int *checkpoint);
 
 /* worker */
 
+/* SPAWNING with a session: it restores that one, and no other. */
 enum cm_worker_state { CM_WORKER_SPAWNING, CM_WORKER_SPARE, CM_WORKER_OWNED, CM_WORKER_DYING };
 
 struct cm_worker {
     struct cm_worker *prev, *next; /* of all workers: those that ever had a session first, the youngest last */
     struct cm_sessions *m;
     enum cm_worker_state state;
-    struct cm_session *session; /* while OWNED */
+    struct cm_session *session;
     uint64_t spawn_id, asked_ns;
+    uint64_t seq;        /* of the state that it began with */
     bool ready, hung_up; /* has said READY; has closed its channel */
+    const char *killed_for; /* why we have killed it; NULL: we have not */
+    enum cm_label_death killed_cause;
+    int checkpoint; /* where it saves its session */
     int pid, pidfd; /* 0 and -1 until SPAWNED */
     struct cm_watch *exit_watch;
     struct cm_channel *channel;
@@ -167,8 +196,9 @@ struct cm_worker {
 struct cm_worker *cm_worker_take_spare(struct cm_sessions *m, struct cm_session *s);
 /* Ends a worker on purpose. It is forgotten by its session and reaped later. */
 void cm_worker_discard(struct cm_worker *w);
-/* The same, counted as a death that was forced. */
-void cm_worker_kill(struct cm_worker *w, enum cm_label_death cause);
+/* Kills it and leaves it to its session, whose DEATH event comes when it is gone: until then it may still write to what
+ * it has saved. `why` must live as long as the worker. */
+void cm_worker_kill(struct cm_worker *w, enum cm_label_death cause, const char *why);
 void cm_worker_interrupt(struct cm_worker *w);
 /* From the zygote. `pidfd` is taken. */
 void cm_worker_spawned(struct cm_sessions *m, uint64_t spawn_id, int pid, int pidfd);
@@ -222,6 +252,7 @@ struct cm_sessions {
     struct cm_zygote zygote;
     struct cm_session *sessions; /* by id, in the order of creation */
     struct cm_session *waiting; /* for a worker, first come first served */
+    struct cm_session *restoring; /* for a worker of their own */
     struct cm_tomb *tombs; /* by id, oldest first */
     struct cm_worker *workers;
     struct cm_exec *answering;

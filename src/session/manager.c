@@ -339,6 +339,10 @@ int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_e
     err = err ? err : &own;
     if (admit(m, !id, err) < 0 || (id && !(s = find(m, id, err))))
         return err->code;
+    if (s && s->reverted) {
+        s->reverted = false; /* told once */
+        return cm_err_set(err, CM_ERR_REVERTED, CM_REVERTED_TEXT);
+    }
     if (s && s->queued >= s->limits.at[CM_LIMIT_QUEUE] && (s->running || s->state == CM_S_STARTING))
         return cm_err_set(err, CM_ERR_QUEUE_FULL, "%u executions wait in this session already, as many as limits.queue",
                           s->queued);
@@ -372,6 +376,42 @@ int cm_sessions_output(struct cm_sessions *m, const char *id, const char *execut
     return rc < 0 ? cm_err_set(err, rc, "no memory for the output") : 0;
 }
 
+int cm_sessions_interrupt(struct cm_sessions *m, const char *id, bool *ret_stopped, struct cm_err *err)
+{
+    struct cm_session *s = find(m, id, err);
+
+    if (!s)
+        return err->code;
+    *ret_stopped = s->running != NULL;
+    if (s->running) {
+        s->running->stopped = s->state == CM_S_RUNNING;
+        cm_session_event(s, CM_SE_STOP, NULL);
+    }
+    return 0;
+}
+
+int cm_sessions_roll_back(struct cm_sessions *m, const char *id,
+                          void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg,
+                          struct cm_err *err)
+{
+    struct cm_session *s = find(m, id, err);
+
+    if (!s)
+        return err->code;
+    if (s->state != CM_S_IDLE || s->queue)
+        return cm_err_set(err, CM_ERR_BUSY, "the session is %s", cm_session_state_text(s));
+    if (s->reverted || !s->can_undo)
+        return cm_err_set(err, CM_ERR_NOTHING_TO_UNDO, "the session has no earlier state to go back to");
+    s->undo = calloc(1, sizeof *s->undo);
+    if (!s->undo)
+        return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory to roll back");
+    *s->undo = (struct cm_creation){.m = m, .done = done, .arg = arg};
+    DL_APPEND(m->creations, s->undo);
+    s->undo_seq = s->saved_seq;
+    cm_session_event(s, CM_SE_UNDO, NULL);
+    return 0;
+}
+
 bool cm_sessions_delete(struct cm_sessions *m, const char *id)
 {
     struct cm_session *s;
@@ -399,6 +439,8 @@ static void describe(const struct cm_session *s, struct cm_session_info *ret)
         .state = cm_session_state_text(s),
         .executions = s->executions,
         .queued = s->queued,
+        .restores = s->restores,
+        .can_roll_back = s->can_undo && !s->reverted,
         .age_s = (double)(now - s->created_ns) / 1e9,
         .idle_s = idle ? (double)(now - s->used_ns) / 1e9 : 0,
         .memory_bytes = s->memory_bytes,

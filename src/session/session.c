@@ -10,6 +10,8 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "base/cleanup.h"
+#include "base/fd.h"
 #include "base/random.h"
 #include "obs/log.h"
 
@@ -67,13 +69,26 @@ static struct cm_exec *take_running(struct cm_session *s)
     return e;
 }
 
-static void stop_waiting(struct cm_session *s)
+void cm_session_stop_waiting(struct cm_session *s)
 {
     if (!s->wait_prev)
         return;
-    DL_DELETE2(s->m->waiting, s, wait_prev, wait_next);
+    if (s->checkpoint >= 0) {
+        DL_DELETE2(s->m->restoring, s, wait_prev, wait_next);
+    } else {
+        DL_DELETE2(s->m->waiting, s, wait_prev, wait_next);
+        s->m->waiters--;
+    }
     s->wait_prev = s->wait_next = NULL;
-    s->m->waiters--;
+}
+
+void cm_session_wait_again(struct cm_session *s, int *checkpoint)
+{
+    s->worker = NULL;
+    if (&s->checkpoint != checkpoint)
+        s->checkpoint = cm_steal_fd(checkpoint);
+    DL_APPEND2(s->m->restoring, s, wait_prev, wait_next);
+    cm_workers_want(s->m);
 }
 
 static void arm_ttl(struct cm_session *s)
@@ -94,7 +109,7 @@ static void close_session(struct cm_session *s, enum cm_label_end reason, enum c
     cm_log(s->oneshot ? CM_LOG_DEBUG : CM_LOG_INFO, "session_ended", CM_LOG_STR("session", s->id),
            CM_LOG_STR("reason", reasons[reason]), CM_LOG_STR("detail", text), CM_LOG_INT("executions", s->executions));
     HASH_DEL(m->sessions, s);
-    stop_waiting(s);
+    cm_session_stop_waiting(s);
     if (s->worker)
         cm_worker_discard(s->worker);
     if (s->running)
@@ -106,6 +121,9 @@ static void close_session(struct cm_session *s, enum cm_label_end reason, enum c
     }
     if (s->creation)
         cm_creation_answer(s->creation, NULL, &(struct cm_err){.code = code, .text = "the session ended at once"});
+    if (s->undo)
+        cm_creation_answer(s->undo, NULL, &(struct cm_err){.code = code, .text = "the session ended meanwhile"});
+    s->checkpoint = cm_fd_close(s->checkpoint);
     s->timer = cm_timer_close(s->timer);
     cm_shelf_done(&s->shelf);
     free(s);
@@ -148,7 +166,7 @@ static void run_next(struct cm_session *s, const struct cm_session_input *in)
 
 static void attach(struct cm_session *s, const struct cm_session_input *in)
 {
-    stop_waiting(s);
+    cm_session_stop_waiting(s);
     s->worker = in->worker;
     s->used_ns = cm_clock_ns();
     cm_log(CM_LOG_DEBUG, "session_started", CM_LOG_STR("session", s->id), CM_LOG_INT("pid", s->worker->pid));
@@ -188,25 +206,57 @@ static void collect(struct cm_session *s, const struct cm_session_input *in)
         e->ops.output(e->arg, stream, data, len);
 }
 
+/* The time after which a process that was killed should be gone. */
+#define KILL_DEADLINE_MS 2000
+
+static void kill_worker(struct cm_session *s, const struct cm_session_input *in)
+{
+    (void)in;
+    cm_worker_kill(s->worker, CM_L_DEATH_ROLLBACK, "the session is rolled back");
+    cm_timer_start(s->timer, KILL_DEADLINE_MS, 0);
+}
+
+/* Back to the state before `seq`, whether its worker has saved the one after it or not. */
+static void roll_back(struct cm_session *s, uint64_t seq)
+{
+    s->undo_seq = seq;
+    s->state = CM_S_KILLING;
+    kill_worker(s, NULL);
+}
+
+static bool has_failed(const struct cm_exec *e, const struct cm_ipc_fields *f)
+{
+    return e->timed_out || e->stopped || e->abandoned || cm_ipc_get_uint(f, CM_FIELD_SUCCESS, 0) != 1;
+}
+
 static void finish(struct cm_session *s, const struct cm_session_input *in)
 {
-    struct cm_exec *e = take_running(s);
+    struct cm_exec *e = s->running;
 
     s->used_ns = cm_clock_ns();
     s->memory_bytes = cm_ipc_get_uint(in->fields, CM_FIELD_PEAK_MEMORY, 0);
+    if (e->atomic && !s->oneshot && has_failed(e, in->fields)) {
+        cm_exec_keep(e, in->fields); /* without memory for it, its reason is what gets lost */
+        roll_back(s, e->seq);
+        return;
+    }
+    take_running(s);
+    s->before_seq = s->saved_seq;
+    s->saved_seq = e->seq;
+    s->can_undo = true;
     if (s->oneshot)
         close_session(s, CM_L_END_ONESHOT, CM_L_OUTCOME_CANCELLED, CM_ERR_NO_SESSION, "the session ended");
     else if (s->queue)
         cm_session_event(s, CM_SE_QUEUED, NULL);
     else
         arm_ttl(s);
-    cm_exec_answer(e, in->fields);
+    cm_exec_answer(e, in->fields, CM_STATE_KEPT);
 }
 
 static void interrupt(struct cm_session *s, const struct cm_session_input *in)
 {
     (void)in;
-    s->running->timed_out = !s->running->abandoned;
+    s->running->timed_out = !s->running->abandoned && !s->running->stopped;
     s->kill_at_ns = cm_clock_ns() + (uint64_t)(s->m->config.grace_s * 1e9);
     cm_worker_interrupt(s->worker);
     cm_timer_start(s->timer, CM_INTERRUPT_EVERY_MS, CM_INTERRUPT_EVERY_MS);
@@ -220,23 +270,117 @@ static void interrupt_again(struct cm_session *s, const struct cm_session_input 
 
 static void give_up(struct cm_session *s, const struct cm_session_input *in)
 {
-    static const char why[] = "an execution ran out of time and did not react to its interrupt";
-    struct cm_exec *e = take_running(s);
-
     (void)in;
-    cm_worker_kill(s->worker, CM_L_DEATH_TIMEOUT);
-    s->worker = NULL;
-    cm_tomb_add(s->m, s->id, why);
-    close_session(s, CM_L_END_LOST, CM_L_OUTCOME_LOST, CM_ERR_SESSION_LOST, why);
-    cm_exec_answer(e, NULL);
+    cm_worker_kill(s->worker, CM_L_DEATH_TIMEOUT, "the execution did not react to its interrupt and was ended");
+    cm_timer_start(s->timer, KILL_DEADLINE_MS, 0);
 }
 
-static void bury(struct cm_session *s, const struct cm_session_input *in)
+static void drop(struct cm_session *s, const struct cm_session_input *in)
+{
+    (void)s;
+    (void)in;
+}
+
+/* Gone for good. The tomb tells whoever comes later. */
+static void lose(struct cm_session *s, const struct cm_session_input *in)
+{
+    /* Of a timeout there is more to tell than that the session is gone. */
+    struct cm_exec *e = s->running && s->running->timed_out ? take_running(s) : NULL;
+    struct cm_err why = s->cause;
+
+    if (!why.code && in && in->err)
+        why = *in->err;
+    if (!why.code)
+        cm_err_set(&why, CM_ERR_SESSION_LOST, "the session's process could not be ended");
+    if (!s->oneshot) {
+        cm_err_wrap(&why, "the saved state could not be restored after this");
+        cm_tomb_add(s->m, s->id, why.text);
+    }
+    close_session(s, CM_L_END_LOST, CM_L_OUTCOME_LOST, CM_ERR_SESSION_LOST, why.text);
+    if (e)
+        cm_exec_answer_killed(e, why.text, CM_STATE_LOST);
+}
+
+static void restore(struct cm_session *s, const struct cm_session_input *in)
 {
     s->worker = NULL; /* its own room ends it */
-    if (!s->oneshot)
-        cm_tomb_add(s->m, s->id, in->err->text);
-    close_session(s, CM_L_END_LOST, CM_L_OUTCOME_LOST, CM_ERR_SESSION_LOST, in->err->text);
+    s->cause = *in->err;
+    if (s->oneshot) {
+        lose(s, in);
+        return;
+    }
+    if (s->running) /* which may even have been saved, when its answer was not acceptable */
+        s->undo_seq = s->running->seq;
+    s->died_ns = cm_clock_ns();
+    cm_session_wait_again(s, in->checkpoint);
+    cm_timer_start(s->timer, CM_SPAWN_DEADLINE_MS, 0);
+}
+
+/* What became of the state, by what the new worker says that it has. False: it is none that we know. */
+static bool accept_state(struct cm_session *s, uint64_t seq)
+{
+    bool before = s->can_undo && seq == s->before_seq && seq != s->saved_seq;
+
+    if (seq != s->saved_seq && !before)
+        return false;
+    s->reverted = before && !s->undo;
+    if (before) {
+        s->saved_seq = seq;
+        s->can_undo = false;
+    }
+    return true;
+}
+
+static void answer_undo(struct cm_session *s, bool undone)
+{
+    struct cm_err err;
+
+    if (!undone)
+        cm_err_set(&err, CM_ERR_NOTHING_TO_UNDO, "the session has no earlier state to go back to");
+    cm_creation_answer(s->undo, undone ? s->id : NULL, undone ? NULL : &err);
+    s->undo = NULL;
+}
+
+static void fail_queue(struct cm_session *s)
+{
+    while (s->queue) {
+        struct cm_exec *e = s->queue;
+        cm_session_dequeue(s, e);
+        cm_exec_fail(e, CM_L_OUTCOME_ROLLED_BACK, CM_ERR_REVERTED, CM_REVERTED_TEXT);
+        s->reverted = false; /* now it is known */
+    }
+}
+
+static void restored(struct cm_session *s, const struct cm_session_input *in)
+{
+    struct cm_exec *e = s->running ? take_running(s) : NULL;
+    uint64_t former = s->saved_seq;
+    struct cm_err why = s->cause;
+
+    s->worker = in->worker;
+    s->undo_seq = 0;
+    if (!accept_state(s, in->worker->seq)) {
+        if (e) /* it goes down with the rest */
+            set_running(s, e);
+        lose(s, NULL);
+        return;
+    }
+    s->restores++;
+    s->used_ns = cm_clock_ns();
+    cm_metrics_observe_ns(s->m->metrics, CM_M_RESTORE_DURATION, s->used_ns - s->died_ns);
+    cm_log(CM_LOG_INFO, "session_restored", CM_LOG_STR("session", s->id), CM_LOG_INT("pid", s->worker->pid),
+           CM_LOG_STR("why", why.text), CM_LOG_REAL("seconds", (double)(s->used_ns - s->died_ns) / 1e9));
+    s->cause = (struct cm_err){0};
+    if (s->undo)
+        answer_undo(s, s->saved_seq != former);
+    if (s->reverted)
+        fail_queue(s);
+    if (s->queue)
+        cm_session_event(s, CM_SE_QUEUED, NULL);
+    else
+        arm_ttl(s);
+    if (e)
+        cm_exec_answer_killed(e, why.text, CM_STATE_ROLLED_BACK);
 }
 
 static void expire(struct cm_session *s, const struct cm_session_input *in)
@@ -296,7 +440,7 @@ int cm_session_frame(struct cm_session *s, const struct cm_ipc_header *head, con
     bool output = head->type == CM_MSG_OUTPUT;
     enum cm_session_event event = output ? CM_SE_OUTPUT : CM_SE_RESULT;
 
-    if (!cells[s->state][event].act || s->running->seq != head->id)
+    if (!cells[s->state][event].act || !s->running || s->running->seq != head->id)
         return cm_err_set(err, CM_ERR_PROTOCOL, "%s frame for no running execution", output ? "OUTPUT" : "RESULT");
     if (!(output ? output_is_sound(f, err) : cm_exec_check_result(s->running, f, err)))
         return CM_ERR_PROTOCOL;
@@ -316,6 +460,7 @@ struct cm_session *cm_session_new(struct cm_sessions *m, bool oneshot, struct cm
     s->oneshot = oneshot;
     s->limits = m->config.limits;
     cm_shelf_init(&s->shelf, &m->outputs);
+    s->checkpoint = -1;
     s->created_ns = s->used_ns = cm_clock_ns();
     strcpy(s->id, "session-");
     s->timer = cm_timer_open(m->loop, on_timer, s, err);

@@ -55,6 +55,7 @@ struct cm_exec_request {
     double timeout_s; /* 0 = the default; cut to the cap */
     const struct cm_limits_asked *limits; /* within the caps; NULL asks for none */
     const char *correlation_id;
+    bool atomic; /* unless it succeeds, the session goes back to the state before it */
 };
 
 /* What an execution answered. Pointers live until `done` returns. Strings are UTF-8, lengths in
@@ -83,8 +84,10 @@ struct cm_exec_ops {
 
 struct cm_session_info {
     char id[CM_SESSION_ID_MAX];
-    const char *state;          /* "idle", "running" or "starting" */
+    const char *state;          /* "idle", "running", "starting" or "restoring" */
     unsigned executions, queued;
+    unsigned restores;   /* times that a new process went on from its saved state */
+    bool can_roll_back; /* cm_sessions_roll_back() would find something */
     double age_s, idle_s, expires_in_s; /* expires_in_s < 0: never */
     uint64_t memory_bytes;
     int pid;
@@ -121,6 +124,14 @@ struct cm_output_info {
  * CM_ERR_NO_OUTPUT when there is none, the errors of an unknown session, or the buffer's. */
 int cm_sessions_output(struct cm_sessions *m, const char *id, const char *execution, int stream, uint64_t offset,
                        uint64_t length, struct cm_buf *to, struct cm_output_info *ret, struct cm_err *err);
+
+/* Stops the running execution as a timeout would: it answers with KeyboardInterrupt, its state is kept, unless it does
+ * not stop within the grace. *ret_stopped: there was one. */
+int cm_sessions_interrupt(struct cm_sessions *m, const char *id, bool *ret_stopped, struct cm_err *err);
+/* Undoes the newest execution of an idle session: `done` gets the session's id, or NULL and the reason. */
+int cm_sessions_roll_back(struct cm_sessions *m, const char *id,
+                          void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg,
+                          struct cm_err *err);
 
 /* True when there was such a session. A running execution answers CM_ERR_NO_SESSION. */
 bool cm_sessions_delete(struct cm_sessions *m, const char *id);

@@ -8,11 +8,13 @@
 #include "session/internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -26,6 +28,10 @@
 #define OUT_MAX         (CM_IPC_EXECUTE_MAX + 65536u)
 #define SPAWN_PAUSE_NS  (500 * CM_NS_PER_MS)
 #define END_DEADLINE_MS 2000
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008u /* younger than the C library of Debian 12 */
+#endif
 
 void cm_printable(char *to, size_t size, const char *text, size_t len)
 {
@@ -77,14 +83,11 @@ void cm_worker_discard(struct cm_worker *w)
     send_signal(w, SIGKILL);
 }
 
-void cm_worker_kill(struct cm_worker *w, enum cm_label_death cause)
+void cm_worker_kill(struct cm_worker *w, enum cm_label_death cause, const char *why)
 {
-    static const char *const names[] = {"exit", "signal", "trap", "protocol", "timeout", "crash"};
-
-    cm_metrics_add(w->m->metrics, CM_M_WORKER_DEATHS, cause, 1);
-    cm_log(CM_LOG_WARNING, "worker_killed", CM_LOG_INT("pid", w->pid),
-           CM_LOG_STR("session", w->session ? w->session->id : NULL), CM_LOG_STR("cause", names[cause]));
-    cm_worker_discard(w);
+    w->killed_for = why;
+    w->killed_cause = cause;
+    send_signal(w, SIGKILL);
 }
 
 static void own(struct cm_worker *w, struct cm_session *s)
@@ -112,13 +115,15 @@ static struct cm_worker *free_worker(struct cm_worker *w)
     w->exit_watch = cm_watch_close(w->exit_watch);
     w->channel = cm_channel_close(w->channel);
     w->pidfd = cm_fd_close(w->pidfd);
+    w->checkpoint = cm_fd_close(w->checkpoint);
     DL_DELETE(w->m->workers, w);
     free(w);
     return NULL;
 }
 
-/* A worker was promised and did not come: whoever has waited longest learns it, and the pool takes a breath. */
-static void spawn_went_wrong(struct cm_sessions *m, const char *why)
+/* A worker was promised and did not come: whoever has waited longest learns it, unless it was for a session that is to
+ * be restored, which gets another one. The pool takes a breath. `checkpoint` may be stolen. */
+static void spawn_went_wrong(struct cm_sessions *m, struct cm_session *s, int *checkpoint, const char *why)
 {
     struct cm_err err;
 
@@ -126,7 +131,9 @@ static void spawn_went_wrong(struct cm_sessions *m, const char *why)
     cm_log(CM_LOG_ERROR, "spawn_failed", CM_LOG_STR("why", why));
     m->spawn_pause_ns = cm_clock_ns() + SPAWN_PAUSE_NS;
     cm_err_set(&err, CM_ERR_SANDBOX, "a sandbox process could not start: %s", why);
-    if (m->waiting)
+    if (s)
+        cm_session_wait_again(s, checkpoint);
+    else if (m->waiting)
         cm_session_event(m->waiting, CM_SE_FAILED, &(struct cm_session_input){.err = &err});
     cm_workers_want(m);
 }
@@ -146,6 +153,10 @@ static enum cm_label_death describe(const struct cm_worker *w, const siginfo_t *
     if (w->crashed) {
         cm_err_set(err, CM_ERR_SESSION_LOST, "the session's process crashed by a fault of our own: %s", w->trap);
         return CM_L_DEATH_CRASH;
+    }
+    if (w->killed_for) {
+        cm_err_set(err, CM_ERR_SESSION_LOST, "%s", w->killed_for);
+        return w->killed_cause;
     }
     if (w->trap[0]) {
         cm_err_set(err, CM_ERR_SESSION_LOST, "the session's process trapped: %s", w->trap);
@@ -184,30 +195,25 @@ static void on_exit_event(void *arg, int events)
         cm_log(CM_LOG_WARNING, "worker_died", CM_LOG_INT("pid", w->pid), CM_LOG_STR("session", s ? s->id : NULL),
                CM_LOG_STR("why", err.text));
     }
+    cm_autofd int checkpoint = cm_steal_fd(&w->checkpoint);
     free_worker(w);
-    if (s)
-        cm_session_event(s, CM_SE_DEATH, &(struct cm_session_input){.err = &err});
     if (spawning)
-        spawn_went_wrong(m, err.text);
+        spawn_went_wrong(m, s, &checkpoint, err.text);
+    else if (s)
+        cm_session_event(s, CM_SE_DEATH, &(struct cm_session_input){.err = &err, .checkpoint = &checkpoint});
     cm_workers_want(m);
 }
 
-/* A worker that breaks the protocol is a guest that has got out of hand. */
+/* A worker that breaks the protocol is a guest that has got out of hand. It is ended, and its end reported, like any
+ * other's: until it is gone it may still write to what it has saved. */
 static void violation(struct cm_worker *w, const struct cm_err *why)
 {
-    struct cm_session *s = w->session;
-    bool spawning = w->state == CM_WORKER_SPAWNING;
-    struct cm_err err;
-
-    cm_err_set(&err, CM_ERR_SESSION_LOST, "the session's process broke the protocol and was ended: %s", why->text);
-    cm_log(CM_LOG_ERROR, "protocol_violation", CM_LOG_INT("pid", w->pid), CM_LOG_STR("session", s ? s->id : NULL),
-           CM_LOG_STR("why", why->text));
-    cm_worker_kill(w, CM_L_DEATH_PROTOCOL);
-    if (s)
-        cm_session_event(s, CM_SE_DEATH, &(struct cm_session_input){.err = &err});
-    if (spawning)
-        spawn_went_wrong(w->m, why->text);
-    cm_workers_want(w->m);
+    if (w->killed_for)
+        return;
+    cm_log(CM_LOG_ERROR, "protocol_violation", CM_LOG_INT("pid", w->pid),
+           CM_LOG_STR("session", w->session ? w->session->id : NULL), CM_LOG_STR("why", why->text));
+    cm_printable(w->trap, sizeof w->trap, why->text, strlen(why->text));
+    cm_worker_kill(w, CM_L_DEATH_PROTOCOL, "the session's process broke the protocol and was ended");
 }
 
 /* frames */
@@ -219,11 +225,12 @@ static void become_available(struct cm_worker *w)
     if (!w->ready || w->pidfd < 0)
         return;
     cm_metrics_observe_ns(m->metrics, CM_M_SPAWN_DURATION, cm_clock_ns() - w->asked_ns);
-    set_state(w, CM_WORKER_SPARE);
-    if (m->waiting) {
-        struct cm_session *s = m->waiting;
+    struct cm_session *s = w->session ? w->session : m->waiting;
+    if (s) {
         own(w, s);
         cm_session_event(s, CM_SE_WORKER, &(struct cm_session_input){.worker = w});
+    } else {
+        set_state(w, CM_WORKER_SPARE);
     }
     cm_workers_want(m);
 }
@@ -254,6 +261,8 @@ static void on_frame(void *arg, const struct cm_ipc_header *head, const struct c
     size_t len;
 
     (void)fd;
+    if (w->killed_for)
+        return; /* it is as good as dead */
     if (head->type == CM_MSG_TRAP) {
         const char *text = cm_ipc_get_bytes(f, CM_FIELD_ERROR, &len);
         cm_printable(w->trap, sizeof w->trap, text ? text : "no reason given", text ? len : 15);
@@ -262,8 +271,9 @@ static void on_frame(void *arg, const struct cm_ipc_header *head, const struct c
         note_crash(w, f);
     } else if (head->type == CM_MSG_READY && w->state == CM_WORKER_SPAWNING && !w->ready) {
         w->ready = true;
+        w->seq = cm_ipc_get_uint(f, CM_FIELD_SEQ, 0);
         become_available(w);
-    } else if (head->type == CM_MSG_READY || !w->session) {
+    } else if (head->type == CM_MSG_READY || w->state != CM_WORKER_OWNED) {
         cm_err_set(&err, CM_ERR_PROTOCOL, "%s frame out of place", cm_ipc_message(head->type)->name);
         violation(w, &err);
     } else if (cm_session_frame(w->session, head, f, &err) < 0) {
@@ -287,27 +297,67 @@ static const struct cm_channel_ops channel_ops = {on_frame, on_closed};
 
 /* birth */
 
-static int spawn(struct cm_sessions *m, struct cm_err *err)
+/* Sealing is for the worker, who knows its size; a kernel that is told to refuse executable ones wants to hear it. */
+static int new_checkpoint(struct cm_err *err)
+{
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    int fd = memfd_create("checkpoint", flags | MFD_NOEXEC_SEAL);
+
+    if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
+        fd = memfd_create("checkpoint", flags);
+    return fd >= 0 ? fd : cm_err_sys(err, errno, "make a checkpoint");
+}
+
+static int send_begin(const struct cm_worker *w, struct cm_err *err)
+{
+    struct cm_ipc_msg msg;
+    int fd = fcntl(w->checkpoint, F_DUPFD_CLOEXEC, 0);
+
+    if (fd < 0)
+        return cm_err_sys(err, errno, "pass the checkpoint on");
+    cm_ipc_msg_begin(&msg, CM_MSG_BEGIN, 0);
+    cm_ipc_put_uint(&msg, CM_FIELD_MEMORY_LIMIT, (uint64_t)w->m->config.caps.at[CM_LIMIT_MEMORY]);
+    cm_ipc_put_uint(&msg, CM_FIELD_SEQ, w->session ? w->session->undo_seq : 0);
+    return cm_channel_send(w->channel, &msg, fd, err);
+}
+
+static int open_worker(struct cm_worker *w, struct cm_err *err)
 {
     int pair[2];
 
+    if (w->checkpoint < 0 && (w->checkpoint = new_checkpoint(err)) < 0)
+        return err->code;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return cm_err_sys(err, errno, "socketpair");
     cm_autofd int theirs = pair[1];
+    w->channel = cm_channel_open(w->m->loop, pair[0], CM_IPC_GATEWAY, CM_IPC_WORKER, OUT_MAX, &channel_ops, w, err);
+    if (!w->channel || send_begin(w, err) < 0)
+        return err->code;
+    return cm_zygote_spawn(w->m, w->spawn_id, cm_steal_fd(&theirs), err);
+}
+
+/* For a session that is to be restored; or, without one, for whoever comes. */
+static int spawn(struct cm_sessions *m, struct cm_session *s, struct cm_err *err)
+{
     struct cm_worker *w = calloc(1, sizeof *w);
-    if (!w) {
-        close(pair[0]);
+
+    if (!w)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a worker");
-    }
-    *w = (struct cm_worker){.m = m, .state = CM_WORKER_DYING, .pidfd = -1, .spawn_id = ++m->next_spawn};
+    *w = (struct cm_worker){
+        .m = m, .state = CM_WORKER_DYING, .pidfd = -1, .spawn_id = ++m->next_spawn, .session = s, .checkpoint = -1};
+    if (s)
+        w->checkpoint = cm_steal_fd(&s->checkpoint);
     DL_APPEND(m->workers, w);
     w->asked_ns = cm_clock_ns();
-    w->channel = cm_channel_open(m->loop, pair[0], CM_IPC_GATEWAY, CM_IPC_WORKER, OUT_MAX, &channel_ops, w, err);
-    if (!w->channel || cm_zygote_spawn(m, w->spawn_id, cm_steal_fd(&theirs), err) < 0) {
+    if (open_worker(w, err) < 0) {
+        if (s)
+            s->checkpoint = cm_steal_fd(&w->checkpoint);
         free_worker(w);
         return err->code;
     }
     set_state(w, CM_WORKER_SPAWNING);
+    if (s)
+        s->worker = w;
     return 0;
 }
 
@@ -339,9 +389,11 @@ void cm_worker_spawned(struct cm_sessions *m, uint64_t spawn_id, int pid, int pi
     if (!w->exit_watch) { /* nobody would notice its end */
         send_signal(w, SIGKILL);
         cm_strays_expect(m);
+        struct cm_session *s = w->session;
+        cm_autofd int checkpoint = cm_steal_fd(&w->checkpoint);
         free_worker(w);
-        spawn_went_wrong(m, err.text);
-    } else if (w->state == CM_WORKER_DYING) {
+        spawn_went_wrong(m, s, &checkpoint, err.text);
+    } else if (w->state == CM_WORKER_DYING || w->killed_for) {
         send_signal(w, SIGKILL);
     } else {
         become_available(w);
@@ -355,9 +407,11 @@ void cm_worker_spawn_failed(struct cm_sessions *m, uint64_t spawn_id, const char
     if (!w)
         return;
     bool counted = w->state == CM_WORKER_DYING;
+    struct cm_session *s = w->session;
+    cm_autofd int checkpoint = cm_steal_fd(&w->checkpoint);
     free_worker(w);
     if (!counted)
-        spawn_went_wrong(m, why);
+        spawn_went_wrong(m, s, &checkpoint, why);
 }
 
 void cm_workers_lost_with_zygote(struct cm_sessions *m)
@@ -369,6 +423,8 @@ void cm_workers_lost_with_zygote(struct cm_sessions *m)
         if (w->pidfd >= 0)
             continue;
         cm_strays_expect(m); /* if it was born, the end of its channel ends it, and it is reaped without a name */
+        if (w->session)
+            cm_session_wait_again(w->session, &w->checkpoint);
         free_worker(w);
     }
     cm_workers_want(m);
@@ -385,19 +441,35 @@ struct cm_worker *cm_worker_take_spare(struct cm_sessions *m, struct cm_session 
     return w;
 }
 
+/* Sessions that have lost their worker come first: somebody works with them. */
+static bool spawn_next(struct cm_sessions *m)
+{
+    struct cm_session *s = m->restoring;
+    struct cm_err err = {0};
+
+    if (s)
+        cm_session_stop_waiting(s);
+    if (spawn(m, s, &err) == 0)
+        return true;
+    spawn_went_wrong(m, s, s ? &s->checkpoint : NULL, err.text);
+    return false;
+}
+
+static bool is_wanted(const struct cm_sessions *m)
+{
+    bool paused = cm_clock_ns() < m->spawn_pause_ns;
+
+    return (m->restoring && !paused) ||
+           m->spares + m->spawning < m->waiters + (paused ? 0 : m->config.spare_workers);
+}
+
 static void refill(void *arg)
 {
     struct cm_sessions *m = arg;
-    struct cm_err err = {0};
-    unsigned spares = cm_clock_ns() < m->spawn_pause_ns ? 0 : m->config.spare_workers;
 
-    while (m->zygote.state == CM_ZYGOTE_UP && m->spawning < CM_SPAWNS_AT_ONCE && !m->ending &&
-           m->spares + m->spawning < m->waiters + spares) {
-        if (spawn(m, &err) < 0) {
-            spawn_went_wrong(m, err.text);
-            break;
-        }
-    }
+    while (m->zygote.state == CM_ZYGOTE_UP && m->spawning < CM_SPAWNS_AT_ONCE && !m->ending && is_wanted(m) &&
+           spawn_next(m))
+        ;
 }
 
 void cm_workers_want(struct cm_sessions *m)

@@ -223,7 +223,6 @@ int cm_zygote_spawn(struct cm_sessions *m, uint64_t spawn_id, int fd, struct cm_
     struct cm_ipc_msg msg;
 
     cm_ipc_msg_begin(&msg, CM_MSG_SPAWN, spawn_id);
-    cm_ipc_put_uint(&msg, CM_FIELD_MEMORY_LIMIT, (uint64_t)m->config.caps.at[CM_LIMIT_MEMORY]);
     return cm_channel_send(m->zygote.channel, &msg, fd, err);
 }
 

@@ -3,6 +3,7 @@
 #ifndef CM_WIRE_EXECUTE_H
 #define CM_WIRE_EXECUTE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/err.h"
@@ -16,9 +17,10 @@ struct cm_execute_body {
     size_t context_len;
     double timeout_s; /* 0 when the request names none */
     struct cm_limits_asked limits;
+    bool atomic;      /* on_error is "rollback" */
 };
 
-/* Reads {"code", "context"?, "timeout"?, "limits"?}; other members are ignored. Decodes in place: the body's text is gone
+/* Reads {"code", "context"?, "timeout"?, "limits"?, "on_error"?}; other members are ignored. Decodes in place: the body's text is gone
  * afterwards. Each refusal names the field and the rule: CM_ERR_BAD_JSON, CM_ERR_BAD_FIELD, or CM_ERR_TOO_LARGE
  * for code longer than its cap. */
 int cm_execute_read(char *body, size_t len, const struct cm_limits *caps, struct cm_execute_body *ret,

@@ -138,6 +138,26 @@ int cm_sessions_output(struct cm_sessions *m, const char *id, const char *execut
     return cm_buf_append(to, text + from, n);
 }
 
+int cm_sessions_interrupt(struct cm_sessions *m, const char *id, bool *ret_stopped, struct cm_err *err)
+{
+    (void)m;
+    if (strcmp(id, "session-1") != 0)
+        return cm_err_set(err, CM_ERR_NO_SESSION, "no session \"%s\"", id);
+    *ret_stopped = true;
+    return 0;
+}
+
+int cm_sessions_roll_back(struct cm_sessions *m, const char *id,
+                          void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg,
+                          struct cm_err *err)
+{
+    (void)m;
+    (void)id;
+    (void)done;
+    (void)arg;
+    return cm_err_set(err, CM_ERR_NOTHING_TO_UNDO, "nothing was done yet");
+}
+
 bool cm_sessions_delete(struct cm_sessions *m, const char *id)
 {
     (void)m;

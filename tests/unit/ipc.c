@@ -171,10 +171,10 @@ static void blocking_side(void **state)
     (void)state;
 
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
-    cm_ipc_msg_begin(&m, CM_MSG_SPAWN, 4);
+    cm_ipc_msg_begin(&m, CM_MSG_BEGIN, 4);
     cm_ipc_put_uint(&m, CM_FIELD_MEMORY_LIMIT, 1 << 20);
     assert_int_equal(cm_ipc_write_fd(s[0], &m, STDIN_FILENO, NULL), 0);
-    assert_int_equal(cm_ipc_recv_header_fd(s[1], CM_IPC_GATEWAY, CM_IPC_ZYGOTE, &head, &got, NULL), 1);
+    assert_int_equal(cm_ipc_recv_header_fd(s[1], CM_IPC_GATEWAY, CM_IPC_WORKER, &head, &got, NULL), 1);
     assert_int_equal(head.id, 4);
     assert_true(got > STDERR_FILENO);
     assert_true(fcntl(got, F_GETFD) & FD_CLOEXEC);
@@ -374,7 +374,6 @@ static void channel_passes_descriptors(void **state)
         assert_int_equal(cm_ipc_write_fd(p.fd, &m, STDIN_FILENO, NULL), 0);
     }
     cm_ipc_msg_begin(&m, CM_MSG_SPAWN, 8);
-    cm_ipc_put_uint(&m, CM_FIELD_MEMORY_LIMIT, 5);
     assert_int_equal(cm_channel_send(p.ch, &m, dup(STDIN_FILENO), NULL), 0);
     assert_int_equal(cm_ipc_recv_header_fd(p.fd, CM_IPC_GATEWAY, CM_IPC_ZYGOTE, &head, &got, NULL), 1);
     assert_int_equal(cm_ipc_read_payload(p.fd, payload, head.len, NULL), 0);

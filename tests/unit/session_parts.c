@@ -51,10 +51,15 @@ static void state_table_is_whole(void **state)
         assert_int_equal(rows[s][E_END], lives);
         assert_int_equal(rows[s][E_QUEUED], lives);
         assert_int_equal(rows[s][E_TIMER], lives);
-        assert_int_equal(rows[s][E_DEATH], lives && s != S_STARTING);
-        assert_int_equal(rows[s][E_OUTPUT], runs);
-        assert_int_equal(rows[s][E_RESULT], runs);
-        assert_int_equal(rows[s][E_ABANDON], runs);
+        bool between = s == S_STARTING || s == S_RESTORING, working = runs || s == S_KILLING;
+        assert_int_equal(rows[s][E_DEATH], lives && !between);
+        assert_int_equal(rows[s][E_WORKER], between);
+        assert_int_equal(rows[s][E_FAILED], between);
+        assert_int_equal(rows[s][E_OUTPUT], working);
+        assert_int_equal(rows[s][E_RESULT], working);
+        assert_int_equal(rows[s][E_ABANDON], working || s == S_RESTORING); /* there may be an execution */
+        assert_int_equal(rows[s][E_STOP], working || s == S_RESTORING);
+        assert_int_equal(rows[s][E_UNDO], s == S_IDLE);
     }
 }
 

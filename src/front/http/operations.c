@@ -50,6 +50,7 @@ static int start(struct request *rq, const char *id, enum cm_exec_mode mode, str
         .timeout_s = body.timeout_s,
         .limits = &body.limits,
         .correlation_id = rq->correlation,
+        .atomic = body.atomic,
     };
     return cm_sessions_execute(rq->http->sessions, id, &req, &ops, rq, &rq->exec, err);
 }
@@ -119,6 +120,59 @@ void cm_http_create_session(struct request *rq)
     cm_http_wait(rq);
 }
 
+/* These routes take nothing; a body that is sent all the same has to be an object. */
+static int check_empty_or_object(struct request *rq, struct cm_err *err)
+{
+    char *text = cm_buf_data(&rq->body);
+
+    return rq->body.len == 0 ? 0 : cm_json_object(text, rq->body.len, NULL, 0, err);
+}
+
+void cm_http_interrupt(struct request *rq)
+{
+    struct cm_err err;
+    bool stopped;
+    int rc = check_empty_or_object(rq, &err);
+
+    if (rc == 0)
+        rc = cm_sessions_interrupt(rq->http->sessions, rq->ids.session, &stopped, &err);
+    if (rc < 0)
+        cm_http_answer_error(rq, &err);
+    else
+        cm_http_answer_text(rq, 200,
+                            stopped ? "{\"status\":\"ok\",\"interrupted\":true}"
+                                    : "{\"status\":\"ok\",\"interrupted\":false}");
+}
+
+static void on_rolled_back(void *arg, const char *id, const struct cm_err *err)
+{
+    struct request *rq = arg;
+
+    if (rq->http && rq->state == WAITING) {
+        if (id)
+            cm_http_answer_text(rq, 200, "{\"status\":\"ok\",\"state\":\"rolled_back\"}");
+        else
+            cm_http_answer_error(rq, err);
+        cm_http_resume(rq);
+    }
+    cm_http_unref(rq);
+}
+
+void cm_http_roll_back(struct request *rq)
+{
+    struct cm_err err;
+    int rc = check_empty_or_object(rq, &err);
+
+    if (rc == 0)
+        rc = cm_sessions_roll_back(rq->http->sessions, rq->ids.session, on_rolled_back, rq, &err);
+    if (rc < 0) {
+        cm_http_answer_error(rq, &err);
+        return;
+    }
+    cm_http_ref(rq);
+    cm_http_wait(rq);
+}
+
 void cm_http_delete_session(struct request *rq)
 {
     cm_sessions_delete(rq->http->sessions, rq->ids.session);
@@ -134,9 +188,10 @@ static int write_info(struct cm_buf *buf, const struct cm_session_info *info)
     int rc = cm_buf_printf(buf,
                            "{\"session_id\":\"%s\",\"state\":\"%s\",\"executions\":%u,\"queued\":%u,"
                            "\"age_seconds\":%.3f,\"idle_seconds\":%.3f,\"expires_in_seconds\":%s,"
-                           "\"memory_bytes\":%llu,\"pid\":%d,\"limits\":",
+                           "\"memory_bytes\":%llu,\"restores\":%u,\"can_roll_back\":%s,\"pid\":%d,\"limits\":",
                            info->id, info->state, info->executions, info->queued, info->age_s, info->idle_s, expires,
-                           (unsigned long long)info->memory_bytes, info->pid);
+                           (unsigned long long)info->memory_bytes, info->restores,
+                           info->can_roll_back ? "true" : "false", info->pid);
     rc = rc ? rc : cm_limits_write(buf, &info->limits);
     return rc ? rc : cm_buf_puts(buf, "}");
 }
