@@ -341,13 +341,16 @@ static void answer_undo(struct cm_session *s, bool undone)
     s->undo = NULL;
 }
 
-static void fail_queue(struct cm_session *s)
+/* Whoever waits for the session learns that it is not in the state that they know. */
+static void tell_reverted(struct cm_session *s, struct cm_exec *running)
 {
+    if (running)
+        cm_exec_fail(running, CM_L_OUTCOME_ROLLED_BACK, CM_ERR_REVERTED, CM_REVERTED_TEXT);
+    s->reverted = !running && !s->queue; /* else the next call does */
     while (s->queue) {
         struct cm_exec *e = s->queue;
         cm_session_dequeue(s, e);
         cm_exec_fail(e, CM_L_OUTCOME_ROLLED_BACK, CM_ERR_REVERTED, CM_REVERTED_TEXT);
-        s->reverted = false; /* now it is known */
     }
 }
 
@@ -373,8 +376,10 @@ static void restored(struct cm_session *s, const struct cm_session_input *in)
     s->cause = (struct cm_err){0};
     if (s->undo)
         answer_undo(s, s->saved_seq != former);
-    if (s->reverted)
-        fail_queue(s);
+    if (s->reverted) {
+        tell_reverted(s, e);
+        e = NULL;
+    }
     if (s->queue)
         cm_session_event(s, CM_SE_QUEUED, NULL);
     else

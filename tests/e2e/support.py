@@ -118,6 +118,12 @@ class Session:
         assert reply["error_type"] == error_type and error_type in reply["error"], reply
         return reply
 
+    def rolled_back(self, code, **body):
+        """Runs code that its process does not survive; the reason. The session goes on from the state before."""
+        reply = self.run(code, **body)
+        assert reply["state"] == "rolled_back" and reply["success"] is False and reply["result"] is None, reply
+        return reply["error"]
+
     def info(self):
         answer = self.sidecar.request("GET", self.path)
         assert answer.status_code == 200, answer.text

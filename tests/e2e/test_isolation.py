@@ -134,7 +134,7 @@ def test_processes_are_confined(sidecar, session):
     assert "0" not in status["Uid"].split() + status["Gid"].split() + status["Groups"].split(), status
 
 
-def test_worker_holds_one_socket_and_no_environment(session):
+def test_worker_holds_one_socket_and_its_own_memory(session):
     pid = session.pid()
     session.ok("open('/tmp/f', 'w').write('x')")
     if os.geteuid() != 0:  # it is not dumpable, so nobody but root may look
@@ -142,7 +142,8 @@ def test_worker_holds_one_socket_and_no_environment(session):
             os.listdir(f"/proc/{pid}/fd")
         return
     held = {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-    assert list(held) == ["0"] and held["0"].startswith("socket:"), held
+    assert set(held) == {"0", "1", "2"} and held["0"].startswith("socket:"), held
+    assert held["1"] == "/memfd:checkpoint (deleted)" and held["2"] == f"/proc/{pid}/pagemap", held
     with open(f"/proc/{pid}/environ", "rb") as file:
         assert file.read().strip(b"\0") == b""
     with open(f"/proc/{pid}/cmdline", "rb") as file:

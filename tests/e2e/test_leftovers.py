@@ -6,12 +6,6 @@ import pytest
 SETTINGS = {"MEMORY_LIMIT": "512Mi"}
 
 
-def lost(answer):
-    """The reason that the gateway gives for a session that is gone."""
-    assert answer.status_code == 410, answer.text
-    return answer.json()["detail"]
-
-
 # --- threads that outlive their cell
 
 def test_a_thread_that_computes_goes_on_with_the_session(session):
@@ -53,12 +47,11 @@ def test_an_interrupted_cell_leaves_its_threads_in_order(session):
 
 # --- exits
 
-def test_os_exit_ends_the_session_and_says_with_what(sidecar):
+def test_os_exit_undoes_its_execution_and_says_with_what(session):
+    session.ok("kept = 1")
     for code in ("import os; os._exit(3)", "import os, threading; t = threading.Thread(target=os._exit, args=(3,)); t.start(); t.join()"):
-        session = sidecar.create()
-        assert "status 3" in lost(session.post(code))
-        assert "status 3" in lost(session.post("1"))
-        session.delete()
+        assert "status 3" in session.rolled_back("kept = 2\n" + code)
+        assert session.value("kept") == "1"
 
 
 def test_sys_exit_in_a_thread_ends_the_thread(session):
@@ -70,7 +63,7 @@ def test_a_killed_execution_has_lost_none_of_its_output(sidecar):
     session = sidecar.create()
     # A loop in C that never looks for signals.
     reply = session.run("print('first'); print('second'); sum(range(10**12))", timeout=0.3)
-    assert (reply["state"], reply["stdout"]) == ("lost", "first\nsecond\n")
+    assert (reply["state"], reply["stdout"]) == ("rolled_back", "first\nsecond\n")
     session.delete()
 
 
@@ -131,7 +124,7 @@ def test_a_full_stack_costs_its_own_session_only(sidecar):
     session, other = sidecar.create(), sidecar.create()
     # C that calls itself without counting; the main thread's stack is eight times as large.
     code = "import threading\nx = [1]\nfor _ in range(10**5): x = map(int, x)\nt = threading.Thread(target=list, args=(x,)); t.start(); t.join()"
-    assert "stack exhausted" in lost(session.post(code))
+    assert "stack exhausted" in session.rolled_back(code)
     assert other.value("1 + 1") == "2"
     session.delete()
     other.delete()
