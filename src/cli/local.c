@@ -179,11 +179,23 @@ static int open_sessions(struct local *l, struct cm_err *err)
     return cm_sessions_open(l->loop, &config, NULL, &l->sessions, err);
 }
 
+/* One sentence now, instead of a sandbox that does not come up. */
+static int check_machine(const struct local *l, struct cm_err *err)
+{
+    struct cm_probe p;
+    int rc = cm_probe_sandbox(&l->conf, &p, err);
+
+    if (rc < 0 || p.fit)
+        return rc;
+    *err = p.problem;
+    return err->code;
+}
+
 static int set_up(struct local *l, const struct cm_target *target, struct cm_err *err)
 {
     int rc = cm_conf_load(0, NULL, &l->conf, err);
 
-    if (rc < 0)
+    if (rc < 0 || (rc = check_machine(l, err)) < 0)
         return rc;
     l->loop = cm_loop_new(err);
     if (!l->loop)

@@ -91,6 +91,13 @@ def test_a_missing_layer_stops_the_start():
     assert not report["fit"] and layers["landlock"]["state"] == "missing" and "5.13" in layers["landlock"]["remedy"]
 
 
+def test_a_missing_layer_stops_a_private_sandbox():
+    done = codemode("exec", "-c", "6 * 7", launcher=NO_LANDLOCK)
+    assert done.returncode == 3 and done.stdout == "" and done.stderr.count("WAIVE_LAYERS=landlock") == 1, done
+    done = codemode("exec", "-c", "6 * 7", launcher=NO_LANDLOCK, WAIVE_LAYERS="landlock")
+    assert done.returncode == 0 and done.stdout == "42\n", done
+
+
 def test_a_missing_layer_can_be_waived():
     with running_sidecar(launcher=NO_LANDLOCK, WAIVE_LAYERS="landlock") as server:
         assert server.execute("6 * 7")["result"] == "42"

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,30 +40,45 @@ def stage(build, folder):
     subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
 
 
-def lowered():
-    """How root becomes nobody; whoever is somebody already only loses what is left."""
-    if os.geteuid() != 0:
-        return ["setpriv", "--no-new-privs"]
-    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+NO_RIGHTS = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+NOBODYS = [*NO_RIGHTS[:1], f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *NO_RIGHTS[1:]]
 
 
-def container(folder):
-    """A user namespace is how bwrap gets at the rest; --disable-userns takes the way away from whoever is inside."""
+def root_folder(folder):
+    """What bwrap makes of the file system: the system's programs, /proc, /dev and the tests; nothing else."""
     lists = [path for path in ("/lib", "/lib64", "/lib32", "/bin", "/sbin") if os.path.lexists(path)]
     links = [word for path in lists if os.path.islink(path) for word in ("--symlink", os.readlink(path), path)]
     folders = [word for path in lists if not os.path.islink(path) for word in ("--ro-bind", path, path)]
     return [
-        "bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--uid", str(NOBODY), "--gid", str(NOBODY), "--cap-drop", "ALL",
-        "--die-with-parent", "--new-session", "--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc", *links, *folders,
-        "--proc", "/proc", "--dev", "/dev", "--ro-bind", folder, INSIDE, "--bind", folder / "out", INSIDE + "/out", "--remount-ro", "/",
-        "--chdir", INSIDE, "--clearenv",
+        "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--die-with-parent", "--new-session",
+        "--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc", *links, *folders, "--proc", "/proc", "--dev", "/dev",
+        "--ro-bind", folder, INSIDE, "--bind", folder / "out", INSIDE + "/out", "--remount-ro", "/", "--chdir", INSIDE,
     ]  # fmt: skip
+
+
+def settings(folder):
+    """Ways to get there. A user namespace is how an unprivileged bwrap gets at the rest; --disable-userns then takes the
+    way away from whoever is inside. Where there are none, root makes the container and becomes nobody inside."""
+    lowered = NOBODYS if os.geteuid() == 0 else ["setpriv", "--no-new-privs"]
+    own = ["--unshare-user", "--disable-userns", "--uid", str(NOBODY), "--gid", str(NOBODY), "--cap-drop", "ALL"]
+    yield [*lowered, "bwrap", *own, *root_folder(folder), "--clearenv", *environment()]
+    if os.geteuid() == 0:
+        yield ["bwrap", *root_folder(folder), "--clearenv", *environment(), *NOBODYS]
+
+
+def working_setting(folder):
+    for command in settings(folder):
+        tried = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
+        if tried.returncode == 0:
+            return command
+        print("cannot be used here:", command[0], "...:", tried.stderr.strip())
+    sys.exit("error: this machine cannot make the setting, so the tests would prove nothing")
 
 
 def environment():
     kept = {key: os.environ[key] for key in ("CODEMODE_PATIENCE", "CI") if key in os.environ}
     values = {
-        "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TMPDIR": "/dev/shm", "HOME": "/nonexistent", "CODEMODE_BUILD": INSIDE + "/build",
+        "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TMPDIR": INSIDE + "/out", "HOME": "/nonexistent", "CODEMODE_BUILD": INSIDE + "/build",
         "PYTHONPATH": INSIDE + "/sdk/python", "PYTHONDONTWRITEBYTECODE": "1", "CODEMODE_RESTRICTED": "1", **kept,
     }  # fmt: skip
     return [word for key, value in values.items() for word in ("--setenv", key, value)]
@@ -116,6 +132,16 @@ def memory_group():
     return None
 
 
+def remove(group):
+    """It is busy until the last process is reaped."""
+    for _ in range(100):
+        try:
+            return group and group.rmdir()
+        except OSError:
+            time.sleep(0.05)
+    sys.exit(f"error: processes are left in {group}")
+
+
 def run(command, group):
     def enter():
         if group:
@@ -142,12 +168,11 @@ def main():
         pytest = ["/usr/bin/python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfEs", "-m", "not unrestricted"]
         pytest += ["--junitxml", INSIDE + "/out/results.xml", *(["-k", words[0]] if words else []), *tests]
         try:
-            status = run([*lowered(), *container(folder), *environment(), *pytest], group)
+            status = run([*working_setting(folder), *pytest], group)
             if (folder / "out" / "results.xml").exists():
                 shutil.copyfile(folder / "out" / "results.xml", junit)
         finally:
-            if group:
-                group.rmdir()
+            remove(group)
     # Nothing left to run under a filter is no failure.
     return 0 if status == 5 and words else status
 
