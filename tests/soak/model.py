@@ -61,6 +61,7 @@ class Counted:
         self.possible = {0}  # values that n may have now
         self.before = {0}  # ... and may have had before the last execution
         self.blows = 0  # what was done to its process, or will be by its own cell, and has shown no effect yet
+        self.begun = False  # an execution after the first has answered: an undone one was not the first, which makes n
         self.gone = False
 
     def forget_answer(self):
@@ -72,13 +73,14 @@ class Counted:
         """An execution has answered with n's new value."""
         expected = {n + 1 for n in self.possible}
         violations.check("updates", value in expected, f"{self.id}: {what} made n {value}, expected one of {sorted(expected)}")
-        self.before, self.possible = {value - 1}, {value}
+        self.before, self.possible, self.begun = {value - 1}, {value}, True
 
     def assume(self):
         """An execution has run that could not tell the value."""
-        self.before = set(self.possible)
+        self.before, self.begun = set(self.possible), True
         self.possible = {n + 1 for n in self.possible}
 
     def undo(self):
         """The API says that the last answered execution is undone."""
         self.possible = self.possible | self.before
+        self.gone = not self.begun

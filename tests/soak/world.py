@@ -28,6 +28,8 @@ SETTINGS = {
     "IDLE_TIMEOUT": "5",
     "DRAIN_TIMEOUT": "5",
     "EXECUTION_TIMEOUT": "20",
+    "STORED_OUTPUT": "512Ki",
+    "TOTAL_STORED_OUTPUT": "2Mi",
     "LOG_LEVEL": "INFO",
 }
 
