@@ -2,6 +2,7 @@
 """Starting the real sidecar, talking to it, and looking at its processes from outside."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -181,7 +182,10 @@ class Sidecar:
         self.port = None
         self.settings = {**DEFAULTS, **(settings or {})}
         self._local = threading.local()
-        self._log = tempfile.TemporaryFile(mode="a+", prefix="codemode-log-")  # appended to, wherever we read
+        self._log = tempfile.TemporaryFile(mode="a+", prefix="codemode-log-")
+        # The server's descriptor shares our position; tempfile opens without this flag, whatever the mode says. Without
+        # it a line that comes while we read lands in the middle.
+        fcntl.fcntl(self._log, fcntl.F_SETFL, fcntl.fcntl(self._log, fcntl.F_GETFL) | os.O_APPEND)
         self.process = subprocess.Popen(
             [*launcher, str(CODEMODE), "serve", "--port", "0"],
             env=self._environment(),
@@ -233,7 +237,10 @@ class Sidecar:
             self._local.http = requests.Session()
             self._local.http.trust_env = False
         kwargs.setdefault("timeout", 60 * PATIENCE)
-        return self._local.http.request(method, self.url + path, **kwargs)
+        answer = self._local.http.request(method, self.url + path, **kwargs)
+        if not kwargs.get("stream"):
+            answer.raw = None  # read already; as long as it is kept, urllib3 2 keeps the connection open beyond hang_up()
+        return answer
 
     def hang_up(self):
         """Closes this thread's kept connection."""

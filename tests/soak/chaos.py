@@ -68,12 +68,14 @@ class Chaos:
 
     async def kill_zygote(self):
         while await self.pause(4, 9):
-            self.signal(self.world.server.zygote(), "SIGKILL")
+            if zygote := self.world.zygote():
+                self.signal(zygote, "SIGKILL")
 
     async def kill_anyone(self):
         """A worker that may be spare, starting, or of any session."""
         while await self.pause(3, 8):
-            workers = [pid for pid in self.world.children() if pid != self.world.server.zygote()]
+            zygote = self.world.zygote()
+            workers = [pid for pid in self.world.children() if pid != zygote]
             if workers:
                 self.tally.wild_kills += 1
                 self.signal(self.random.choice(workers), "SIGKILL")

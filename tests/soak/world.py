@@ -71,6 +71,15 @@ class World:
     def children(self):
         return self.server.children()
 
+    def zygote(self):
+        """The child that leads a session of its own; workers are in that of the zygote that made them."""
+        for pid in self.children():
+            with contextlib.suppress(OSError):
+                with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+                    if int(file.read().rsplit(")", 1)[1].split()[3]) == pid:
+                        return pid
+        return 0
+
     def descriptors(self):
         return len(self.server.descriptors())
 
