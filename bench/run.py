@@ -3,7 +3,7 @@
 
     python3 bench/run.py [--quick] [--only PART]... [--check]
 
-Parts: start, jail, latency, throughput, churn, memory, capacity, programs. --quick takes less than a minute and gives
+Parts: start, jail, latency, throughput, churn, memory, capacity, checkpoint, rollback, programs. --quick takes less than a minute and gives
 rough figures. --check ends with status 1 when a goal is missed; a wrong answer always does. Client and server
 share the machine's cores.
 """
@@ -14,8 +14,10 @@ import math
 import os
 import pathlib
 import platform
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import programs
@@ -24,7 +26,7 @@ from server import Failure, Server, private_bytes, resident_bytes
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = pathlib.Path(os.environ.get("CODEMODE_BUILD") or ROOT / "build").resolve()
 CACHE = pathlib.Path(os.environ.get("CODEMODE_CACHE") or pathlib.Path.home() / ".cache" / "codemode")
-PARTS = ("start", "jail", "latency", "throughput", "churn", "memory", "capacity", "programs")
+PARTS = ("start", "jail", "latency", "throughput", "churn", "memory", "capacity", "checkpoint", "rollback", "programs")
 MEBI = 1 << 20
 
 CODE, RESULT = "x = 42; x * 2", "84"
@@ -40,6 +42,8 @@ GOALS = [
     ("create + delete/s", "value", ">=", 1000),
     ("private memory per session", "mean", "<=", 1.2 * MEBI),
     ("live sessions at once", "value", ">=", 2000),
+    ("checkpoint after a small execution", "p50", "<=", 0.0003),
+    ("rollback", "p50", "<=", 0.050),
     ("Python time / system CPython", "value", "<=", 1.35),
 ]
 
@@ -168,6 +172,46 @@ class Bench:
                     raise Failure(f"session {session} has lost its state")
             name = "live sessions at once" + (" (quick)" if self.quick else "")
             self.add(name, "", value=len(sessions))
+
+    def checkpoint(self):
+        """In the worker, after the answer: what a save takes, and a restore in the next process."""
+        names = {"warm": "checkpoint after a small execution", "work": "checkpoint after 200 small objects", "first": "checkpoint, the first one",
+                 "large_idle": "checkpoint of 100 MB, little changed", "large_touched": "checkpoint of 100 MB, 300 objects changed",
+                 "restore": "restore, without the process"}
+        progress("checkpoints")
+        done = subprocess.run([BUILD / "tests" / "unit" / "bench-checkpoint"], capture_output=True, text=True, check=True, timeout=120,
+                              env={"CM_IMAGE": str(BUILD / "guest" / "python.img")})
+        seconds = {}
+        for line in done.stdout.splitlines():
+            name, nanoseconds = line.split()
+            seconds.setdefault(name, []).append(int(nanoseconds) / 1e9)
+        for name, text in names.items():
+            self.add(text, "s", **percentiles(seconds[name]))
+
+    def rollback(self):
+        """From the end of a session's process in the middle of an execution to the answer that says what it went back to."""
+        seconds = []
+        with self.server() as server:
+            session = server.call("POST", "/session")["session_id"]
+            execute = f"/session/{session}/execute"
+            server.call("POST", execute, {"code": "rows = list(range(10_000))"})
+            for number in range(10 if self.quick else 50):
+                progress(f"rollback, {number + 1}")
+                killed = []
+
+                def kill(pid=server.pid(session), killed=killed):
+                    time.sleep(0.02)
+                    killed.append(time.monotonic())
+                    os.kill(pid, signal.SIGKILL)
+
+                killer = threading.Thread(target=kill)
+                killer.start()
+                answer = server.call("POST", execute, {"code": "while True: pass"})
+                seconds.append(time.monotonic() - killed[0])
+                killer.join()
+                if answer["state"] != "rolled_back":
+                    raise Failure(f"a rollback answered {answer}")
+        self.add("rollback", "s", **percentiles(seconds))
 
     def fill(self, server, count):
         sessions = []
