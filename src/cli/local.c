@@ -169,6 +169,7 @@ static int open_sessions(struct local *l, struct cm_err *err)
         .sandbox_args = l->arguments.list,
         .max_sessions = 1,
         .session_ttl_s = 0,
+        .queue_total = 8,
         .spare_workers = 0,
         .grace_s = c->grace,
     };

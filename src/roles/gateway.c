@@ -4,6 +4,7 @@
 #include "roles/gateway.h"
 
 #include <malloc.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +20,9 @@
 #include "roles/probe.h"
 #include "session/session.h"
 
+/* Executions that compute at once: some more than processors, so that a short one does not wait for a long one, and
+ * few enough that each has a quarter of a processor at the least, and with the default timeout 7 s of its time. */
+#define RUNNING_PER_PROCESSOR 4
 /* After the last execution has been answered: time for the answers to leave. */
 #define LINGER_MS 100
 /* Shells and supervisors signal a process and its group: what comes this close together is one wish. */
@@ -81,6 +85,14 @@ static void raise_descriptor_limit(void)
     }
 }
 
+/* Those that this process may use. */
+static unsigned processors(void)
+{
+    cpu_set_t set;
+
+    return sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0 ? (unsigned)CPU_COUNT(&set) : 1;
+}
+
 static struct cm_sessions_config sessions_config(const struct gateway *g)
 {
     const struct cm_conf *c = g->conf;
@@ -93,6 +105,8 @@ static struct cm_sessions_config sessions_config(const struct gateway *g)
         .session_ttl_s = c->session_ttl,
         .spare_workers = c->spare_workers,
         .grace_s = c->grace,
+        .max_running = c->max_running > 0 ? c->max_running : RUNNING_PER_PROCESSOR * processors(),
+        .queue_total = c->queue_total,
         .min_free_memory = c->min_free_memory,
         .stored_output = c->stored_output,
         .total_stored_output = c->total_stored_output,

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <utlist.h>
 
 #include "base/cleanup.h"
@@ -116,6 +117,37 @@ int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err)
 }
 
 /* answering with a result */
+
+uint64_t cm_exec_cpu_clock(int pid)
+{
+    struct timespec t;
+    clockid_t clock;
+
+    if (pid <= 0 || clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &t) < 0)
+        return 0;
+    return (uint64_t)t.tv_sec * CM_NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+void cm_exec_look(struct cm_exec *e, const struct cm_worker *w)
+{
+    uint64_t cpu = w ? cm_exec_cpu_clock(w->pid) : 0;
+
+    if (cpu > e->cpu_start_ns + e->cpu_ns)
+        e->cpu_ns = cpu - e->cpu_start_ns;
+}
+
+/* A worker's guest has one thread: its processor time runs no faster than the clock on the wall. */
+uint64_t cm_exec_time_left(struct cm_exec *e, const struct cm_worker *w)
+{
+    cm_exec_look(e, w);
+    double wall = e->limits.at[CM_LIMIT_TIMEOUT] - (double)(cm_clock_ns() - e->start_ns) / 1e9;
+    double cpu = e->limits.at[CM_LIMIT_CPU_TIME] - (double)e->cpu_ns / 1e9;
+
+    e->cpu_over = cpu <= 0 && wall > 0;
+    if (wall <= 0 || cpu <= 0)
+        return 0;
+    return (uint64_t)((wall < cpu ? wall : cpu) * 1000) + 1;
+}
 
 /* From the moment at which the answer will lack something, all of the stream is stored as well. */
 static void store(struct cm_exec *e, int stream, struct cm_keep *keep, const char *data, size_t len)
@@ -237,8 +269,10 @@ static void say(struct cm_exec_result *res, const char *type, char *text, int le
 /* The gateway's word replaces the worker's: whatever the code made of its interrupt, its time was over. */
 static void say_timeout(const struct cm_exec *e, struct cm_exec_result *res, char *space, size_t size)
 {
-    int n = snprintf(space, size, "TimeoutError: Execution timed out (timeout of %g s)%s%s",
-                     e->limits.at[CM_LIMIT_TIMEOUT],
+    int n = snprintf(space, size,
+                     e->cpu_over ? "TimeoutError: Execution used up its CPU time (limits.cpu_time of %g s)%s%s"
+                                 : "TimeoutError: Execution timed out (timeout of %g s)%s%s",
+                     e->limits.at[e->cpu_over ? CM_LIMIT_CPU_TIME : CM_LIMIT_TIMEOUT],
                      e->late || res->state == CM_STATE_KEPT ? "" : "; it did not stop and was ended",
                      aftermath[res->state]);
 
@@ -286,6 +320,7 @@ static void answer(struct cm_exec *e, const struct cm_ipc_fields *f, const char 
     char text[600];
 
     res.duration_ns = cm_clock_ns() - e->start_ns;
+    res.cpu_ns = e->cpu_ns;
     cm_metrics_observe_ns(e->m->metrics, CM_M_EXECUTION_DURATION, res.duration_ns);
     if (e->abandoned) {
         count(e, CM_L_OUTCOME_CANCELLED, (double)res.duration_ns / 1e9);

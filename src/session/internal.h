@@ -3,7 +3,8 @@
  *
  *     manager  table, admission, drain        session  the state machine
  *     exec     one execution and its answer   worker   processes and the pool of spare ones
- *     zygote   the process that forks them
+ *     zygote   the process that forks them      slots    who may compute now
+ *     keep, outputs   what was printed          pressure the memory that is left
  *
  * Answers: an execution's result is handed out at the very end of the event that brought it; every other answer goes
  * through a task in the next turn. So no caller is called back from within its own call, and whatever a callback
@@ -51,6 +52,8 @@ enum cm_session_event {
 
 /* exec */
 
+struct cm_worker;
+
 struct cm_exec {
     struct cm_exec *prev, *next; /* of the session's queue, or of the answers that wait for their turn */
     struct cm_sessions *m;
@@ -66,7 +69,10 @@ struct cm_exec {
     void *arg;
     struct cm_keep out, err_out;
     struct cm_stored *stored; /* all of the output that became too long; its session's */
-    uint64_t start_ns;
+    uint64_t start_ns, cpu_start_ns, cpu_ns; /* cpu_ns: of the run, as last read */
+    uint64_t looked_ns, looked_cpu_ns;       /* slots: when its clock was last read, and what it said */
+    bool resting;                            /* slots: it has hardly used its processor since the look before */
+    bool cpu_over;                           /* it is the processor time that ran out */
     bool timed_out, stopped, abandoned;
     bool atomic; /* unless it succeeds, the session goes back to the state before it */
     /* The answer of an atomic execution that failed, until the session is back: a copy of its fields. */
@@ -86,6 +92,12 @@ static inline uint64_t cm_exec_limit(const struct cm_exec *e, enum cm_limit limi
 struct cm_exec *cm_exec_free(struct cm_exec *e);
 /* Sends EXECUTE. */
 int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err);
+/* Nanoseconds of processor time that a process has used; 0 when it is gone. */
+uint64_t cm_exec_cpu_clock(int pid);
+/* Reads the clock of a running execution's worker into cpu_ns. */
+void cm_exec_look(struct cm_exec *e, const struct cm_worker *w);
+/* The time until it may be out of time, in ms, or 0 when it is. Then cpu_over says whether of processor time. */
+uint64_t cm_exec_time_left(struct cm_exec *e, const struct cm_worker *w);
 /* Output of a running execution. stream: 1 or 2 */
 void cm_exec_collect(struct cm_exec *e, int stream, const char *data, size_t len);
 /* True when the RESULT frame keeps its promises; else *err says which it broke. */
@@ -116,6 +128,8 @@ struct cm_creation { /* a caller that waits for a new session, or for one to be 
 
 struct cm_session {
     UT_hash_handle hh;
+    struct cm_session *turn_prev, *turn_next; /* of those that wait for a turn to run */
+    bool granted; /* it has its turn */
     struct cm_session *wait_prev, *wait_next; /* in STARTING and RESTORING, the queue for a worker */
     struct cm_sessions *m;
     char id[CM_SESSION_ID_MAX];
@@ -168,6 +182,17 @@ void cm_creation_answer(struct cm_creation *c, const char *id, const struct cm_e
 void cm_session_stop_waiting(struct cm_session *s);
 /* The worker that was to restore it did not come to be: another one will. The descriptor is taken. */
 void cm_session_wait_again(struct cm_session *s, int *checkpoint);
+
+/* slots */
+
+/* True when the session may run an execution now; else it has got its place among those that wait. */
+bool cm_turn_take(struct cm_session *s);
+void cm_turn_leave(struct cm_session *s);
+/* An execution does not run any more. */
+void cm_turn_over(struct cm_exec *e);
+/* Whoever comes now has to wait. */
+bool cm_turns_full(const struct cm_sessions *m);
+void cm_turns_look(void *manager);
 
 /* worker */
 
@@ -262,8 +287,10 @@ struct cm_sessions {
     uint64_t spawn_pause_ns; /* no spares before this time */
     uint64_t strays_until_ns; /* there may be children whose pid we never learned */
     bool draining, ending;
-    struct cm_timer *housekeeping, *drain_timer;
-    struct cm_task refill, drained;
+    struct cm_session *turns; /* that wait for a processor, first come first served */
+    unsigned resting; /* of `running`: executions that sleep or wait */
+    struct cm_timer *housekeeping, *drain_timer, *look_timer;
+    struct cm_task refill, drained, grant;
     uint64_t drain_at_ns;
     void (*drain_done)(void *arg);
     void *drain_arg;

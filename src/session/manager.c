@@ -153,7 +153,8 @@ int cm_sessions_open(struct cm_loop *loop, const struct cm_sessions_config *conf
     m->config.image_path = m->image_path;
     if (!m->sandbox_path || !m->image_path)
         cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the session table");
-    else if ((m->housekeeping = cm_timer_open(loop, housekeeping, m, err)) && cm_zygote_start(m, err) == 0) {
+    else if ((m->housekeeping = cm_timer_open(loop, housekeeping, m, err)) &&
+             (m->look_timer = cm_timer_open(loop, cm_turns_look, m, err)) && cm_zygote_start(m, err) == 0) {
         cm_timer_start(m->housekeeping, HOUSEKEEPING_MS, HOUSEKEEPING_MS);
         *ret = m;
         return 0;
@@ -203,8 +204,10 @@ struct cm_sessions *cm_sessions_free(struct cm_sessions *m)
     drop_tombs(m, UINT64_MAX);
     cm_task_cancel(m->loop, &m->refill);
     cm_task_cancel(m->loop, &m->drained);
+    cm_task_cancel(m->loop, &m->grant);
     m->housekeeping = cm_timer_close(m->housekeeping);
     m->drain_timer = cm_timer_close(m->drain_timer);
+    m->look_timer = cm_timer_close(m->look_timer);
     free(m->sandbox_path);
     free(m->image_path);
     free(m);
@@ -343,7 +346,10 @@ int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_e
         s->reverted = false; /* told once */
         return cm_err_set(err, CM_ERR_REVERTED, CM_REVERTED_TEXT);
     }
-    if (s && s->queued >= s->limits.at[CM_LIMIT_QUEUE] && (s->running || s->state == CM_S_STARTING))
+    bool waits = cm_turns_full(m) || (s && (s->running || s->state != CM_S_IDLE));
+    if (waits && m->queued >= m->config.queue_total)
+        return cm_err_set(err, CM_ERR_OVERLOADED, "%u executions wait for a processor already", m->queued);
+    if (s && waits && s->queued >= s->limits.at[CM_LIMIT_QUEUE])
         return cm_err_set(err, CM_ERR_QUEUE_FULL, "%u executions wait in this session already, as many as limits.queue",
                           s->queued);
     struct cm_exec *e = cm_exec_new(m, s ? &s->limits : &m->config.limits, req, ops, arg, err);

@@ -23,15 +23,18 @@ static const char *const state_texts[] = {
 
 const char *cm_session_state_text(const struct cm_session *s)
 {
-    return state_texts[s->state];
+    return s->state == CM_S_IDLE && s->turn_prev ? "queued" : state_texts[s->state];
 }
 
 /* bookkeeping */
 
 static void set_running(struct cm_session *s, struct cm_exec *e)
 {
-    if (s->running)
+    if (s->running) {
+        cm_exec_look(s->running, s->worker);
         s->m->running--;
+        cm_turn_over(s->running);
+    }
     if (e)
         s->m->running++;
     s->running = e;
@@ -110,6 +113,7 @@ static void close_session(struct cm_session *s, enum cm_label_end reason, enum c
            CM_LOG_STR("reason", reasons[reason]), CM_LOG_STR("detail", text), CM_LOG_INT("executions", s->executions));
     HASH_DEL(m->sessions, s);
     cm_session_stop_waiting(s);
+    cm_turn_leave(s);
     if (s->worker)
         cm_worker_discard(s->worker);
     if (s->running)
@@ -144,6 +148,11 @@ static void run_next(struct cm_session *s, const struct cm_session_input *in)
     struct cm_err err = {0};
 
     (void)in;
+    if (!cm_turn_take(s)) {
+        s->state = CM_S_IDLE;
+        cm_timer_stop(s->timer);
+        return;
+    }
     while (s->queue) {
         struct cm_exec *e = s->queue;
         cm_session_dequeue(s, e);
@@ -154,7 +163,8 @@ static void run_next(struct cm_session *s, const struct cm_session_input *in)
         e->session = s;
         s->executions++;
         set_running(s, e);
-        cm_timer_start(s->timer, (uint64_t)(e->limits.at[CM_LIMIT_TIMEOUT] * 1000) + 1, 0);
+        e->cpu_start_ns = cm_exec_cpu_clock(s->worker->pid);
+        cm_timer_start(s->timer, cm_exec_time_left(e, s->worker), 0);
         return;
     }
     s->state = CM_S_IDLE; /* nothing could be sent */
@@ -265,6 +275,7 @@ static void interrupt(struct cm_session *s, const struct cm_session_input *in)
 static void interrupt_again(struct cm_session *s, const struct cm_session_input *in)
 {
     (void)in;
+    cm_exec_look(s->running, s->worker);
     cm_worker_interrupt(s->worker);
 }
 
@@ -425,7 +436,12 @@ static void on_timer(void *arg)
 {
     struct cm_session *s = arg;
     bool over = s->state == CM_S_INTERRUPTING && cm_clock_ns() >= s->kill_at_ns;
+    uint64_t left = s->state == CM_S_RUNNING ? cm_exec_time_left(s->running, s->worker) : 0;
 
+    if (left > 0) { /* it has slept: there is processor time left */
+        cm_timer_start(s->timer, left, 0);
+        return;
+    }
     cm_session_event(s, over ? CM_SE_GRACE : CM_SE_TIMER, NULL);
 }
 

@@ -33,6 +33,8 @@ struct cm_sessions_config {
     unsigned spare_workers;     /* workers kept ready ahead of demand */
     struct cm_limits limits;    /* where nobody asks */
     struct cm_limits caps;      /* the most that one may ask for */
+    unsigned max_running;       /* executions that compute at once; 0 = any number */
+    unsigned queue_total;       /* executions that wait in all sessions together */
     uint64_t min_free_memory;   /* no new session while less is left; 0 = never looks */
     uint64_t stored_output, total_stored_output; /* bytes of output that was too long, of a session and of all */
     double grace_s;             /* between the interrupt and the kill */
@@ -70,6 +72,7 @@ struct cm_exec_result {
     size_t out_len, err_len, result_len, error_len, error_type_len, traceback_len, locals_len;
     bool out_stored, err_stored; /* what was left out can be asked for: cm_sessions_output() */
     uint64_t out_bytes, err_bytes; /* that were printed */
+    uint64_t cpu_ns;         /* processor time of the run */
     uint64_t duration_ns;    /* from the start of the run to its answer, without time in the queue */
     uint64_t memory_bytes;   /* linear memory in use afterwards */
 };
@@ -84,7 +87,7 @@ struct cm_exec_ops {
 
 struct cm_session_info {
     char id[CM_SESSION_ID_MAX];
-    const char *state;          /* "idle", "running", "starting" or "restoring" */
+    const char *state;          /* a text of session-states.def, or "queued": it waits for a processor */
     unsigned executions, queued;
     unsigned restores;   /* times that a new process went on from its saved state */
     bool can_roll_back; /* cm_sessions_roll_back() would find something */

@@ -137,6 +137,20 @@ static void do_sleep(struct call *c)
         succeed(c, "slept");
 }
 
+/* Computes for as much of its processor's time. */
+static void do_burn(struct call *c)
+{
+    double seconds = atof(c->arg);
+    clock_t from = clock();
+
+    while (!interrupted && (double)(clock() - from) / CLOCKS_PER_SEC < seconds)
+        ;
+    if (interrupted)
+        fail(c, "KeyboardInterrupt", "KeyboardInterrupt");
+    else
+        succeed(c, "burnt");
+}
+
 static void do_hang(struct call *c)
 {
     (void)c;
@@ -250,11 +264,12 @@ static const struct {
     const char *word;
     void (*act)(struct call *c);
 } acts[] = {
-    {"echo", do_echo},     {"stderr", do_stderr}, {"count", do_count},         {"context", do_context},
-    {"error", do_error},   {"sleep", do_sleep},   {"hang", do_hang},           {"exit", do_exit},
-    {"signal", do_signal}, {"trap", do_trap},     {"crash", do_crash},         {"garbage", do_garbage},
-    {"flood", do_flood},   {"badutf", do_badutf}, {"badlocals", do_badlocals}, {"wrongid", do_wrongid},
-    {"twice", do_twice},   {"forge", do_forge},   {"hangup", do_hangup},       {"lastwords", do_lastwords},
+    {"echo", do_echo},           {"stderr", do_stderr}, {"count", do_count},   {"context", do_context},
+    {"error", do_error},         {"sleep", do_sleep},   {"burn", do_burn},     {"hang", do_hang},
+    {"exit", do_exit},           {"signal", do_signal}, {"trap", do_trap},     {"crash", do_crash},
+    {"garbage", do_garbage},     {"flood", do_flood},   {"badutf", do_badutf}, {"badlocals", do_badlocals},
+    {"wrongid", do_wrongid},     {"twice", do_twice},   {"forge", do_forge},   {"hangup", do_hangup},
+    {"lastwords", do_lastwords},
 };
 
 static void act(struct call *c, const char *code)

@@ -55,7 +55,8 @@ static void finish(void *arg)
                                  .result_len = 2,
                                  .locals = "{\"x\":42}",
                                  .locals_len = 8,
-                                 .duration_ns = 1500000000};
+                                 .duration_ns = 1500000000,
+                                 .cpu_ns = 250000000};
     struct cm_err err;
 
     cm_err_set(&err, CM_ERR_SESSION_LOST, "the session's process ended: \"killed\"");
@@ -319,7 +320,8 @@ static void answers_every_route(void **state)
         {"POST /session/session-1/execute HTTP/1.1\r\n" JSON("12") "{\"code\":\"x\"}", 200,
          "{\"stdout\":\"out\\n\\\"\",\"stderr\":\"\",\"result\":\"84\",\"error\":null,\"error_type\":null,"
          "\"traceback\":null,"
-         "\"locals\":{\"x\":42},\"execution_time\":1.500000000,\"success\":true,\"timed_out\":false,\"state\":\"kept\","
+         "\"locals\":{\"x\":42},\"execution_time\":1.500000000,\"cpu_time\":0.250000000,\"success\":true,\"timed_out\":"
+         "false,\"state\":\"kept\","
          "\"stdout_truncated\":false,\"stderr_truncated\":false,\"result_truncated\":false,"
          "\"error_truncated\":false,\"locals_truncated\":false,\"stdout_bytes\":5,"
          "\"stderr_bytes\":0,\"memory_bytes\":0,\"stdout_ref\":\"/session/session-1/executions/exec-1/stdout\","

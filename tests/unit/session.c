@@ -26,6 +26,7 @@ struct world {
     struct cm_sessions *m;
     struct cm_timer *limit, *tick;
     const bool *awaited;
+    const struct cm_limits_asked *asked; /* of the next session */
     bool created, drained;
     char id[CM_SESSION_ID_MAX];
     struct cm_err err;
@@ -93,6 +94,7 @@ static const struct cm_sessions_config standard = {
     .image_path = "plain",
     .max_sessions = 3,
     .session_ttl_s = 0,
+    .queue_total = 100,
     .spare_workers = 1,
     .grace_s = 0.3,
     .limits.at = {[CM_LIMIT_TIMEOUT] = 8, STANDARD_LIMITS},
@@ -145,7 +147,7 @@ static const char *create(struct world *w)
 {
     w->created = false;
     w->id[0] = '\0';
-    assert_int_equal(cm_sessions_create(w->m, NULL, "corr", on_created, w, NULL), 0);
+    assert_int_equal(cm_sessions_create(w->m, w->asked, "corr", on_created, w, NULL), 0);
     assert_false(w->created); /* never from within the call */
     await(w, &w->created);
     return w->id;
@@ -779,6 +781,115 @@ static void free_answers_what_is_open(void **state)
     assert_int_equal(b.code, CM_ERR_DRAINING);
 }
 
+/* CPU time stops what computes, at its limit, and leaves what sleeps alone. */
+static void cpu_time_has_a_limit(void **state)
+{
+    struct cm_limits_asked asked = {.named = 1u << CM_LIMIT_CPU_TIME, .value.at = {[CM_LIMIT_CPU_TIME] = 0.2}};
+    struct world *w = open_world(standard);
+    struct answer a = {0};
+    (void)state;
+
+    w->asked = &asked;
+    const char *id = create(w);
+    w->asked = NULL;
+    a = *execute(w, id, "sleep 0.4", 0);
+    assert_string_equal(a.result, "slept");
+    assert_in_range(a.res.cpu_ns, 0, 190 * CM_NS_PER_MS);
+    a = *execute(w, id, "burn 0.1", 0);
+    assert_string_equal(a.result, "burnt");
+    assert_in_range(a.res.cpu_ns, 100 * CM_NS_PER_MS, 200 * CM_NS_PER_MS);
+    a = *execute(w, id, "burn 5", 0);
+    assert_string_equal(a.error_type, "Timeout");
+    assert_string_equal(a.error, "TimeoutError: Execution used up its CPU time (limits.cpu_time of 0.2 s)");
+    assert_true(a.res.timed_out);
+    assert_in_range(a.res.cpu_ns, 200 * CM_NS_PER_MS, 1000 * CM_NS_PER_MS);
+    a = *execute(w, id, "burn 5", 0.1);
+    assert_string_equal(a.error, "TimeoutError: Execution timed out (timeout of 0.1 s)");
+    close_world(w);
+}
+
+static struct cm_sessions_config one_at_once(void)
+{
+    struct cm_sessions_config c = standard;
+
+    c.max_running = 1;
+    c.queue_total = 2;
+    return c;
+}
+
+static void turns_come_in_order(void **state)
+{
+    struct world *w = open_world(one_at_once());
+    struct answer a = {0}, b = {0}, c = {0}, d = {0};
+    struct cm_session_info info;
+    char second[CM_SESSION_ID_MAX], third[CM_SESSION_ID_MAX];
+    (void)state;
+
+    strcpy(second, create(w));
+    strcpy(third, create(w));
+    const char *first = create(w);
+    begin(w, first, "burn 0.3", 0, &a);
+    begin(w, second, "burn 0.2", 0, &b);
+    begin(w, third, "echo c", 0, &c);
+    assert_int_equal(cm_sessions_info(w->m, third, &info, NULL), 0);
+    assert_string_equal(info.state, "queued");
+    assert_int_equal(info.queued, 1);
+    assert_int_equal(begin(w, first, "echo d", 0, &d), CM_ERR_OVERLOADED); /* queue_total */
+    await(w, &a.done);
+    assert_false(b.done || c.done);
+    run_for(w, 20); /* the second one starts */
+    assert_int_equal(begin(w, first, "echo d", 0, &d), 0);
+    await(w, &d.done);
+    assert_true(a.order < b.order && b.order < c.order && c.order < d.order);
+    assert_string_equal(b.result, "burnt");
+    assert_string_equal(c.result, "c");
+    close_world(w);
+}
+
+static void sleepers_take_no_turn(void **state)
+{
+    struct world *w = open_world(one_at_once());
+    struct answer a = {0}, b = {0}, c = {0};
+    char second[CM_SESSION_ID_MAX];
+    (void)state;
+
+    strcpy(second, create(w));
+    const char *first = create(w);
+    begin(w, first, "sleep 3", 0, &a);
+    begin(w, second, "echo b", 0, &b);
+    await(w, &b.done);
+    assert_false(a.done);
+    c = *execute(w, second, "echo b", 0);
+    assert_string_equal(c.result, "b");
+    assert_false(a.done);
+    cm_exec_abandon(a.exec);
+    close_world(w);
+}
+
+/* Whoever leaves while waiting takes its place along. */
+static void a_turn_can_be_given_up(void **state)
+{
+    struct world *w = open_world(one_at_once());
+    struct answer a = {0}, b = {0}, c = {0};
+    char second[CM_SESSION_ID_MAX], third[CM_SESSION_ID_MAX];
+    (void)state;
+
+    strcpy(second, create(w));
+    strcpy(third, create(w));
+    const char *first = create(w);
+    begin(w, first, "burn 0.3", 0, &a);
+    begin(w, second, "echo b", 0, &b);
+    begin(w, third, "echo c", 0, &c);
+    cm_exec_abandon(b.exec);
+    assert_true(cm_sessions_delete(w->m, third));
+    await(w, &c.done);
+    assert_int_equal(c.code, CM_ERR_NO_SESSION);
+    await(w, &a.done);
+    c = *execute(w, second, "echo e", 0);
+    assert_string_equal(c.result, "e");
+    close_world(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -807,6 +918,10 @@ int main(void)
         cmocka_unit_test(drain_finishes_and_refuses),
         cmocka_unit_test(drain_has_a_deadline),
         cmocka_unit_test(free_answers_what_is_open),
+        cmocka_unit_test(cpu_time_has_a_limit),
+        cmocka_unit_test(turns_come_in_order),
+        cmocka_unit_test(sleepers_take_no_turn),
+        cmocka_unit_test(a_turn_can_be_given_up),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,17 +45,18 @@ static const char *boolean(bool b)
 
 static int put_figures(struct cm_buf *buf, const struct cm_exec_result *r)
 {
-    return cm_buf_printf(buf,
-                         ",\"execution_time\":%llu.%09llu,\"success\":%s,\"timed_out\":%s,\"state\":\"%s\","
-                         "\"stdout_truncated\":%s,\"stderr_truncated\":%s,\"result_truncated\":%s,"
-                         "\"error_truncated\":%s,\"locals_truncated\":%s,\"stdout_bytes\":%llu,\"stderr_bytes\":%llu,"
-                         "\"memory_bytes\":%llu",
-                         (unsigned long long)(r->duration_ns / CM_NS_PER_S),
-                         (unsigned long long)(r->duration_ns % CM_NS_PER_S), boolean(r->success), boolean(r->timed_out),
-                         states[r->state], boolean(r->out_truncated), boolean(r->err_truncated),
-                         boolean(r->result_truncated), boolean(r->error_truncated), boolean(r->locals_truncated),
-                         (unsigned long long)r->out_bytes, (unsigned long long)r->err_bytes,
-                         (unsigned long long)r->memory_bytes);
+    return cm_buf_printf(
+        buf,
+        ",\"execution_time\":%llu.%09llu,\"cpu_time\":%llu.%09llu,\"success\":%s,\"timed_out\":%s,\"state\":\"%s\","
+        "\"stdout_truncated\":%s,\"stderr_truncated\":%s,\"result_truncated\":%s,"
+        "\"error_truncated\":%s,\"locals_truncated\":%s,\"stdout_bytes\":%llu,\"stderr_bytes\":%llu,"
+        "\"memory_bytes\":%llu",
+        (unsigned long long)(r->duration_ns / CM_NS_PER_S), (unsigned long long)(r->duration_ns % CM_NS_PER_S),
+        (unsigned long long)(r->cpu_ns / CM_NS_PER_S), (unsigned long long)(r->cpu_ns % CM_NS_PER_S),
+        boolean(r->success), boolean(r->timed_out), states[r->state], boolean(r->out_truncated),
+        boolean(r->err_truncated), boolean(r->result_truncated), boolean(r->error_truncated),
+        boolean(r->locals_truncated), (unsigned long long)r->out_bytes, (unsigned long long)r->err_bytes,
+        (unsigned long long)r->memory_bytes);
 }
 
 /* Where all of a stream can be read that was cut. Ids are ours: they need no escapes. */
