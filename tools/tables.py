@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Keep the README's tables equal to tables/*.def: tables.py --check | --write
+"""Keep the tables of README.md and docs/limits.md equal to tables/*.def: tables.py --check | --write
 
 A table stands between "<!-- NAME: made by ./dev fmt -->" and "<!-- end -->".
 """
@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
 TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
@@ -39,25 +38,41 @@ def errors():
         yield f"| {http} | `{code}` | {text} |"
 
 
-def renewed(text):
-    for name, rows in (("settings", settings), ("errors", errors)):
-        begin, end = f"<!-- {name}: made by ./dev fmt -->\n", "<!-- end -->"
+def limits():
+    defaults = {env: value for _, _, env, _, _, _, value, _, _ in calls("config.def", "CM_CONFIG")}
+    scopes = {"EXECUTION": "session, execution", "SESSION": "session", "SERVER": "nobody"}
+    yield "| limit | default | cap | asked for by | least | what it counts |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for _, name, unit, scope, _, def_key, _, cap_key, least, text in calls("limits.def", "CM_LIMIT"):
+        unit = {"SECONDS": " seconds", "BYTES": " bytes", "COUNT": ""}[unit]
+        shown = [f"`{key}` = {defaults[key]}" for key in (def_key, cap_key)]
+        yield f"| `{name}` | {shown[0]} | {shown[1]} | {scopes[scope]} | {least}{unit} | {text} |"
+
+
+PAGES = {"README.md": (settings, errors), "docs/limits.md": (limits,)}
+
+
+def renewed(page, text):
+    for rows in PAGES[page]:
+        begin, end = f"<!-- {rows.__name__}: made by ./dev fmt -->\n", "<!-- end -->"
         head, found, rest = text.partition(begin)
         if not found:
-            raise SystemExit(f"README.md has no table {name}")
+            raise SystemExit(f"{page} has no table {rows.__name__}")
         text = head + begin + "\n".join(rows()) + "\n" + rest[rest.index(end) :]
     return text
 
 
 def main():
-    old = README.read_text()
-    new = renewed(old)
-    if sys.argv[1:] == ["--write"]:
-        README.write_text(new)
-    elif new != old:
-        print("README.md differs from tables/*.def: run ./dev fmt")
-        return 1
-    return 0
+    status = 0
+    for page in PAGES:
+        old = (ROOT / page).read_text()
+        new = renewed(page, old)
+        if sys.argv[1:] == ["--write"]:
+            (ROOT / page).write_text(new)
+        elif new != old:
+            print(f"{page} differs from tables/*.def: run ./dev fmt")
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who cannot be served now learns when to come again; nobody is slowed down or killed for it."""
 
+import time
+
 import support
 
 
@@ -17,3 +19,31 @@ def test_without_memory_no_session_starts():
 def test_with_memory_they_do():
     with support.running_sidecar(MIN_FREE_MEMORY="1Mi") as sidecar:
         assert sidecar.create().value("6 * 7") == "42"
+
+
+def test_computing_executions_take_turns_and_the_rest_is_sent_away():
+    with support.running_sidecar(MAX_RUNNING="1", QUEUE_TOTAL="2") as sidecar:
+        sessions = [sidecar.create() for _ in range(4)]
+        first = sessions[0].in_background("while True:\n    pass", timeout=60)
+        support.eventually(lambda: sessions[0].info()["state"] == "running", "the first one runs")
+        waiting = [session.in_background("6 * 7", timeout=1) for session in sessions[1:3]]
+        for session in sessions[1:3]:
+            support.eventually(lambda: session.info()["state"] == "queued", "the others wait")
+        answer = sessions[3].post("1")
+        assert answer.status_code == 503 and answer.json()["code"] == "overloaded", answer.text
+        assert int(answer.headers["Retry-After"]) > 0
+        assert sidecar.request("GET", "/health").status_code == 200
+        time.sleep(1.2)  # longer than their timeout: the time in the queue does not count
+        assert not any(call.done() for call in waiting)
+        sessions[0].delete()
+        assert first.result().status_code == 404
+        assert [call.result().json()["result"] for call in waiting] == ["42", "42"]
+        assert sessions[3].value("1") == "1"
+
+
+def test_who_sleeps_keeps_nobody_waiting():
+    with support.running_sidecar(MAX_RUNNING="1") as sidecar:
+        sleepers = [sidecar.create().in_background("import time\ntime.sleep(4)\n'slept'") for _ in range(3)]
+        assert sidecar.create().value("6 * 7") == "42"
+        assert not any(call.done() for call in sleepers)
+        assert [call.result().json()["result"] for call in sleepers] == ["'slept'"] * 3
