@@ -2,7 +2,7 @@
 /* The session room with a zygote and workers that have been taken over, and clients that come and go.
  *
  * Everything that the room asks of the system is played here: processes are pipes that become readable when they
- * "die", time is a number, timers fire when the input says so. The sockets are real, and so is every line of the room.
+ * "die", time is a number, timers fire and allocations fail when the input says so. The sockets are real, and so is every line of the room.
  * Promised: each execution and creation gets one answer; a worker answers for its own session only, whatever it
  * sends; texts are UTF-8 and bounded; at the end no descriptor, no process and no memory is left.
  * Input: pairs of bytes, a step and its detail; some steps take bytes of their own. */
@@ -263,6 +263,9 @@ static void step(struct fuzz_in *in)
     case 5:
         stage_advance(loop, detail & 0x80 ? (detail & 0x7fu) * 100u : detail);
         break;
+    case 6:
+        stage_fail_allocation(detail % 32);
+        break;
     default:
         stage_behave(detail);
     }
@@ -271,6 +274,7 @@ static void step(struct fuzz_in *in)
 
 static void finish(void)
 {
+    stage_fail_allocation(0);
     m = cm_sessions_free(m);
     for (unsigned i = 0; i < asked_count; i++)
         CHECK(asked[i].done || asked[i].abandoned);

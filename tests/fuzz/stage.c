@@ -17,7 +17,7 @@
 
 #define PROCESSES_MAX 500
 #define TIMERS_MAX    600
-#define FIRST_PID     1000
+#define FIRST_PID     0x10000000 /* above any that the kernel gives */
 #define ZYGOTE_FD     3
 
 /* A process: the read end of a pipe is its pidfd. */
@@ -118,6 +118,42 @@ void stage_advance(struct cm_loop *loop, unsigned ms)
     now_ns = until;
 }
 
+/* memory */
+
+static unsigned allocations_left; /* until one fails; 0: none will */
+
+static bool allocation_fails(void)
+{
+    return allocations_left > 0 && --allocations_left == 0;
+}
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+
+void *__wrap_malloc(size_t size)
+{
+    return allocation_fails() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return allocation_fails() ? NULL : __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+    return allocation_fails() ? NULL : __real_realloc(old, size);
+}
+
+void stage_fail_allocation(unsigned nth)
+{
+    allocations_left = nth;
+}
+
 /* processes */
 
 static int birth(void)
@@ -182,6 +218,23 @@ int __wrap_pidfd_send_signal(int fd, int signum, siginfo_t *info, unsigned flags
     if (signum == SIGKILL)
         die(i, CLD_KILLED, SIGKILL);
     return 0;
+}
+
+int __wrap_kill(pid_t pid, int signum);
+int __wrap_kill(pid_t pid, int signum)
+{
+    CHECK(pid >= FIRST_PID && pid < FIRST_PID + process_count && signum == SIGKILL);
+    die(pid - FIRST_PID, CLD_KILLED, SIGKILL);
+    return 0;
+}
+
+pid_t __wrap_waitpid(pid_t pid, int *ret_status, int options);
+pid_t __wrap_waitpid(pid_t pid, int *ret_status, int options)
+{
+    CHECK(pid >= FIRST_PID && pid < FIRST_PID + process_count && !ret_status && options == 0);
+    CHECK(processes[pid - FIRST_PID].dead); /* else it would wait for good */
+    processes[pid - FIRST_PID].reaped = true;
+    return pid;
 }
 
 /* As a worker does whose channel has ended. */
@@ -557,6 +610,7 @@ void stage_behave(uint8_t detail)
 void stage_open(void)
 {
     now_ns = 1000 * CM_NS_PER_S;
+    allocations_left = 0;
     process_count = worker_count = 0;
     zygote.fd = zygote.process = zygote.offered = -1;
     zygote.lied = false;

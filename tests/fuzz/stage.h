@@ -24,6 +24,8 @@ void stage_zygote_step(uint8_t what, uint8_t detail, struct fuzz_in *in);
 void stage_worker_step(uint8_t what, uint8_t detail, struct fuzz_in *in);
 /* All do what they should: hello, births, readiness, answers. `detail` leaves some of it out. */
 void stage_behave(uint8_t detail);
+/* Of all allocations from now on, this one fails; 0: none. */
+void stage_fail_allocation(unsigned nth);
 void stage_advance(struct cm_loop *loop, unsigned ms);
 
 /* The fuzzer's: a worker has found this code in an EXECUTE frame. */
