@@ -142,8 +142,6 @@ static void step_send(struct fuzz_in *in)
     cm_ipc_msg_begin(&m, worker ? CM_MSG_EXECUTE : CM_MSG_SPAWN, sent.len);
     if (worker)
         cm_ipc_put_bytes(&m, CM_FIELD_CODE, copy, len);
-    else
-        cm_ipc_put_uint(&m, CM_FIELD_MEMORY_LIMIT, len);
     CHECK(cm_ipc_msg_finish(&m, NULL) == 0);
     size_t before = sent.len;
     for (int i = 0; i < m.iovcnt; sent.len += m.iov[i++].iov_len) {
