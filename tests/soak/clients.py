@@ -3,6 +3,7 @@
 
 import asyncio
 import random
+import time
 
 from model import Counted
 from wire import Vanished, encode
@@ -114,8 +115,11 @@ class Client:
             self.violations.add("losses", f"{session.id}: {what} was answered with {answer}")
             session.gone = True
             return False
+        echo, session.echo = session.echo and code == "state_rolled_back", state == "rolled_back"
+        if echo:  # a second word about the same death: the execution before was not saved either
+            return not session.gone
         if session.blows:
-            session.blows -= code != "state_rolled_back"  # which may follow another answer about the same death
+            session.blows -= 1
         elif self.tally.wild_kills:
             self.tally.wild_kills -= 1
         else:
@@ -125,7 +129,7 @@ class Client:
     def judge(self, session, answer, name, expect):
         """Holds the answer to one cell against the model."""
         if answer is None:
-            session.forget_answer()
+            session.leave()
             return
         body = answer.json()
         if answer.status != 200 or body["state"] != "kept":
@@ -170,7 +174,8 @@ class Client:
         good = body["success"] and int(body["result"]) in session.possible
         self.violations.check("updates", good, f"{session.id}: n is {answer}, expected one of {sorted(session.possible)}")
         if good:
-            session.before = session.possible = {int(body["result"])}
+            session.before = {int(body["result"])}
+            session.settle(int(body["result"]))
 
     async def read_slowly(self, session):
         self.tally.kinds["slow reader"] += 1
@@ -194,7 +199,7 @@ class Client:
             self.violations.check("answers", self.world.starved, "a new connection was refused")
         wire.abort()
         if cut == len(data):
-            session.forget_answer()
+            session.leave()
 
     async def half_a_request(self):
         """Begins a body and leaves it, or goes on too slowly: the server must give up by itself."""
@@ -225,7 +230,7 @@ class Client:
         answers = await asyncio.gather(*(self.ask("POST", session.path + "/execute", body, wire=one) for one in wires))
         for one in wires:
             one.abort()
-        plain, values = True, []
+        plain, values = time.monotonic() > session.late_until, []
         for answer in answers:
             if answer is not None and answer.status == 200 and answer.json()["state"] == "kept" and answer.json()["success"]:
                 values.append(int(answer.json()["result"]))
@@ -234,15 +239,16 @@ class Client:
                 if answer is not None and not session.gone:
                     self.judge_trouble(session, answer, "crowd")
         self.tally.executed += len(values)
-        if not plain:  # something was done to its process meanwhile: what is left to say is that no value came twice
-            session.possible = set(range(min(session.possible), max(session.possible) + len(answers) + 1))
+        if not plain:  # something was done to its process meanwhile, or a request that was left came in between
+            session.possible = set(range(min(session.possible), max(session.possible) + session.late + len(answers) + 1))
             session.before = set(session.possible)
             return
         expected = [set(range(n + 1, n + 1 + len(values))) for n in session.possible]
         self.violations.check("updates", set(values) in expected and len(set(values)) == len(values),
                               f"{session.id}: a crowd made n {sorted(values)}, from {sorted(session.possible)}")  # fmt: skip
         if values:
-            session.before, session.possible = {max(values) - 1}, {max(values)}
+            session.before = {max(values) - 1}
+            session.settle(max(values))
 
     async def once(self):
         self.tally.kinds["one-shot"] += 1

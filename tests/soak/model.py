@@ -6,6 +6,10 @@ leaves two possibilities; a rollback goes back to where the execution began.
 """
 
 import collections
+import time
+
+#: Time for a request that was left to be read by the server, loaded as it is.
+LATE_SECONDS = 5.0
 
 
 class Violations:
@@ -61,8 +65,20 @@ class Counted:
         self.possible = {0}  # values that n may have now
         self.before = {0}  # ... and may have had before the last execution
         self.blows = 0  # what was done to its process, or will be by its own cell, and has shown no effect yet
+        self.echo = False  # the last answer that told of trouble was a rollback
         self.begun = False  # an execution after the first has answered: an undone one was not the first, which makes n
         self.gone = False
+        self.late, self.late_until = 0, 0.0  # requests that were left, and may still arrive behind later ones
+
+    def settle(self, value):
+        """n is `value` now; what was left a moment ago may still add to it."""
+        self.late = self.late if time.monotonic() < self.late_until else 0
+        self.possible = set(range(value, value + self.late + 1))
+
+    def leave(self):
+        """A request was sent on a connection that is gone: another connection's may overtake it."""
+        self.forget_answer()
+        self.late, self.late_until = self.late + 1, time.monotonic() + LATE_SECONDS
 
     def forget_answer(self):
         """An execution was begun, and its answer will never be read: it may have run or not."""
@@ -73,7 +89,8 @@ class Counted:
         """An execution has answered with n's new value."""
         expected = {n + 1 for n in self.possible}
         violations.check("updates", value in expected, f"{self.id}: {what} made n {value}, expected one of {sorted(expected)}")
-        self.before, self.possible, self.begun = {value - 1}, {value}, True
+        self.before, self.begun = {value - 1}, True
+        self.settle(value)
 
     def assume(self):
         """An execution has run that could not tell the value."""
