@@ -253,8 +253,8 @@ static void save_page(uint32_t page)
 static bool give_back(uint64_t from, uint64_t to)
 {
     return from == to || mmap(live((uint32_t)from), (to - from) * PAGE, PROT_READ | PROT_WRITE,
-                MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, CM_JAIL_CHECKPOINT,
-                (off_t)(at.shadow_at + from * PAGE)) != MAP_FAILED;
+                              MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, CM_JAIL_CHECKPOINT,
+                              (off_t)(at.shadow_at + from * PAGE)) != MAP_FAILED;
 }
 
 static bool is_large(const uint32_t *pages, uint32_t count)

@@ -45,11 +45,11 @@ static int confine(pid_t gateway, const struct cm_image *image, const struct cm_
     int pagemap = cm_jail_open_self("pagemap", err);
     if (pagemap < 0)
         return pagemap;
-    const struct cm_jail_worker jail = {
-        .parent = gateway,
-        .fds = {CM_ZYGOTE_CHANNEL, orders->checkpoint, pagemap},
-        .fd_count = 3,
-        .data_max = orders->memory_limit + image->memory_size + CM_STACKS * CM_STACK_SIZE + SLACK};
+    const struct cm_jail_worker jail = {.parent = gateway,
+                                        .fds = {CM_ZYGOTE_CHANNEL, orders->checkpoint, pagemap},
+                                        .fd_count = 3,
+                                        .data_max = orders->memory_limit + image->memory_size +
+                                                    CM_STACKS * CM_STACK_SIZE + SLACK};
     return cm_jail_worker(&plan, &jail, err);
 }
 

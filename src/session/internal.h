@@ -32,9 +32,9 @@
 #define CM_TOMB_TTL_S         3600
 #define CM_REVERTED_TEXT                                                                                               \
     "the session's process ended after its newest execution had been answered and before its state was saved"
-#define CM_EXEC_ID_MAX        24
-#define CM_CORRELATION_MAX    128
-#define CM_IMAGE_NAME_MAX     80
+#define CM_EXEC_ID_MAX     24
+#define CM_CORRELATION_MAX 128
+#define CM_IMAGE_NAME_MAX  80
 
 enum cm_session_state {
 #define CM_SESSION_STATE(name, text) CM_S_##name,
@@ -146,12 +146,12 @@ struct cm_session {
 
     /* What its worker saves, by the executions' frame ids: after the newest one, and after the one before. */
     uint64_t saved_seq, before_seq;
-    bool can_undo;    /* before_seq counts */
-    int checkpoint;   /* between two workers, else -1: it is the worker's */
+    bool can_undo; /* before_seq counts */
+    int checkpoint; /* between two workers, else -1: it is the worker's */
     uint64_t died_ns; /* the former worker */
-    uint64_t undo_seq;        /* execution that the next worker is to undo, if it finds it saved; 0: none */
+    uint64_t undo_seq; /* execution that the next worker is to undo, if it finds it saved; 0: none */
     struct cm_creation *undo; /* who asked for it */
-    struct cm_err cause;      /* why the former worker died */
+    struct cm_err cause; /* why the former worker died */
     bool reverted; /* the newest execution was answered, but not saved: the next call has to learn it */
 };
 
@@ -205,7 +205,7 @@ struct cm_worker {
     enum cm_worker_state state;
     struct cm_session *session;
     uint64_t spawn_id, asked_ns;
-    uint64_t seq;        /* of the state that it began with */
+    uint64_t seq; /* of the state that it began with */
     bool ready, hung_up; /* has said READY; has closed its channel */
     const char *killed_for; /* why we have killed it; NULL: we have not */
     enum cm_label_death killed_cause;

@@ -459,8 +459,7 @@ static bool is_wanted(const struct cm_sessions *m)
 {
     bool paused = cm_clock_ns() < m->spawn_pause_ns;
 
-    return (m->restoring && !paused) ||
-           m->spares + m->spawning < m->waiters + (paused ? 0 : m->config.spare_workers);
+    return (m->restoring && !paused) || m->spares + m->spawning < m->waiters + (paused ? 0 : m->config.spare_workers);
 }
 
 static void refill(void *arg)

@@ -65,8 +65,8 @@ static int read_on_error(const struct cm_json_value *value, struct cm_execute_bo
 int cm_execute_read(char *body, size_t len, const struct cm_limits *caps, struct cm_execute_body *ret,
                     struct cm_err *err)
 {
-    struct cm_json_member m[] = {{.name = "code"}, {.name = "context"}, {.name = "timeout"}, {.name = "limits"},
-                                 {.name = "on_error"}};
+    struct cm_json_member m[] = {
+        {.name = "code"}, {.name = "context"}, {.name = "timeout"}, {.name = "limits"}, {.name = "on_error"}};
     struct cm_execute_body b = {0};
     int rc;
 

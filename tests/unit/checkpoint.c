@@ -140,9 +140,9 @@ static void large_life(void)
 {
     wake_up();
     run_and_save(1, "big = bytearray(60_000_000); big[::4096] = b'1' * len(big[::4096]); len(big)", "60000000");
-    run_and_save(2, "big[5_000_000] = 2; sum(big) == 49 * len(big[::4096]) + 2 - (49 if 5_000_000 % 4096 == 0 else 0)", "True");
-    run_and_save(3, "for n in range(0, len(big), 4096): big[n] = 3\nmore = bytearray(20_000_000); sum(big)",
-                 "43949");
+    run_and_save(2, "big[5_000_000] = 2; sum(big) == 49 * len(big[::4096]) + 2 - (49 if 5_000_000 % 4096 == 0 else 0)",
+                 "True");
+    run_and_save(3, "for n in range(0, len(big), 4096): big[n] = 3\nmore = bytearray(20_000_000); sum(big)", "43949");
 }
 
 static void large_again(void)
@@ -179,10 +179,11 @@ static void large_sessions(void **state)
 static void threads_rest(void)
 {
     wake_up();
-    run_and_save(1,
-                 "import threading, time\nn = 0\ndef count():\n    global n\n    while True:\n        time.sleep(.001); n += 1\n"
-                 "for _ in range(20): threading.Thread(target=count, daemon=True).start()\ntime.sleep(.02); n > 0",
-                 "True");
+    run_and_save(
+        1,
+        "import threading, time\nn = 0\ndef count():\n    global n\n    while True:\n        time.sleep(.001); n += 1\n"
+        "for _ in range(20): threading.Thread(target=count, daemon=True).start()\ntime.sleep(.02); n > 0",
+        "True");
 }
 
 static void threads_go_on(void)
@@ -325,12 +326,8 @@ static void sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lives),
-        cmocka_unit_test(undo_one_step),
-        cmocka_unit_test(large_sessions),
-        cmocka_unit_test(threads),
-        cmocka_unit_test(death_while_saving),
-        cmocka_unit_test(changed_files),
+        cmocka_unit_test(lives),   cmocka_unit_test(undo_one_step),      cmocka_unit_test(large_sessions),
+        cmocka_unit_test(threads), cmocka_unit_test(death_while_saving), cmocka_unit_test(changed_files),
         cmocka_unit_test(sizes),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);

@@ -205,8 +205,7 @@ static int begin(struct world *w, const char *id, const char *code, double timeo
     bool abandon = a->abandon_on_output, delete = a->delete_on_done;
 
     req.atomic = a->atomic;
-    *a = (struct answer){
-        .w = w, .abandon_on_output = abandon, .delete_on_done = delete, .atomic = req.atomic};
+    *a = (struct answer){.w = w, .abandon_on_output = abandon, .delete_on_done = delete, .atomic = req.atomic};
     int r = cm_sessions_execute(w->m, id, &req, &ops, a, &a->exec, NULL);
     assert_false(a->done);
     return r;
