@@ -24,7 +24,7 @@ INSIDE = "/codemode"
 NOBODY = 65534
 MEMORY = 512 << 20
 #: Everything but what looks at the command line, the language or the client library: none of it is about the machine.
-MODULES = ["isolation", "limits", "memory", "timeouts", "sessions", "resilience", "threads", "observability", "crash", "jail"]
+MODULES = ["isolation", "limits", "memory", "timeouts", "sessions", "resilience", "threads", "observability", "crash", "rollback", "jail"]
 
 
 def stage(build, folder):
