@@ -187,9 +187,18 @@ static void prepare_stack(uint32_t slot, void (*entry)(void))
     cm_state.used[slot] = true;
 }
 
+static uint32_t mapped_pages; /* the most that there is room for; not the session's, so not in cm_state */
+
+void cm_guest_lower_limit(uint64_t limit)
+{
+    uint64_t pages = limit / WASM_PAGE;
+
+    cm_state.max_pages = limit > 0 && pages < mapped_pages ? (uint32_t)pages : mapped_pages;
+}
+
 void cm_guest_set_limit(uint64_t limit)
 {
-    cm_state.max_pages = (uint32_t)(limit / WASM_PAGE);
+    cm_state.max_pages = mapped_pages = (uint32_t)(limit / WASM_PAGE);
     prepare_stack(0, cm_gate_main);
 }
 

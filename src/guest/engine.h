@@ -41,6 +41,9 @@ int cm_guest_create(uint64_t limit, struct cm_err *err);
 
 /* The gate's frame of a guest between calls holds nothing: a session that starts from an image gets a new one. */
 void cm_guest_set_limit(uint64_t limit);
+/* For the calls from here on: no more than `limit` bytes, nor than cm_guest_set_limit() has said; 0 asks for nothing.
+ * Memory that the guest has already stays. */
+void cm_guest_lower_limit(uint64_t limit);
 /* Takes the guard pages' access away, or gives it back to read them (their content is never used). */
 int cm_guest_guard(bool on, struct cm_err *err);
 

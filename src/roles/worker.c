@@ -185,6 +185,7 @@ static int execute(const struct cm_ipc_header *h, struct cm_err *err)
 {
     cm_output_begin(FD, h->id);
     cm_guest_clear_interrupt();
+    cm_guest_lower_limit(0); /* the request itself is bounded by the gateway */
     uint32_t request = call(CM_ENTRY_ALLOC, h->len, 0, h->id);
     void *to = request ? cm_guest_memory(request, h->len) : NULL;
     if (!to) {
@@ -197,6 +198,7 @@ static int execute(const struct cm_ipc_header *h, struct cm_err *err)
         rc = cm_ipc_fields_get(to, h->len, &f, err);
     if (rc)
         return rc;
+    cm_guest_lower_limit(cm_ipc_get_uint(&f, CM_FIELD_MEMORY_LIMIT, 0));
     enum cm_save save = (enum cm_save)cm_ipc_get_uint(&f, CM_FIELD_SAVE, CM_SAVE_ALWAYS);
     tick(cm_guest_threaded());
     return finish(h->id, call(CM_ENTRY_EXECUTE, request, h->len, h->id), save, err);

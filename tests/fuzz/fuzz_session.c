@@ -295,6 +295,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .image_path = "image",
         .max_sessions = 4,
         .session_ttl_s = 5,
+        .max_running = 2,
+        .queue_total = 3,
         .spare_workers = 1,
         .limits.at = {[CM_LIMIT_TIMEOUT] = 2, LIMITS},
         .caps.at = {[CM_LIMIT_TIMEOUT] = 3, LIMITS},
