@@ -64,7 +64,7 @@ struct state {
 
 struct header {
     char magic[8];
-    char guest_id[65];
+    char image_id[CM_IMAGE_ID_MAX]; /* of the image that fills the gaps, which names the guest's code as well */
     uint64_t commit, undo_len;
     uint32_t listed; /* entries of the list, also of a state that was taken back */
     struct state states[2];
@@ -87,6 +87,7 @@ static struct {
 static struct header *const header = (struct header *)BASE;
 static uint32_t *const list = (uint32_t *)(BASE + HEADER_SIZE);
 
+static const char *image_id;
 static uint32_t own[PAGES_MAX], own_count;
 static long faults_seen = -1;
 static uint64_t undo_used; /* bytes of the undo log that hold memory */
@@ -156,6 +157,7 @@ static int size_file(int fd, struct cm_err *err)
 int cm_checkpoint_map(int fd, const struct cm_image *image, struct cm_err *err)
 {
     lay_out(image->memory_size);
+    image_id = image->id;
     int rc = size_file(fd, err);
     if (rc)
         return rc;
@@ -347,12 +349,12 @@ static int check_header(struct cm_err *err)
 {
     if (!header->magic[0]) { /* a new file */
         memcpy(header->magic, MAGIC, sizeof header->magic);
-        memcpy(header->guest_id, cm_guest_id, sizeof header->guest_id);
+        memcpy(header->image_id, image_id, CM_IMAGE_ID_MAX);
     }
     if (memcmp(header->magic, MAGIC, sizeof header->magic))
         return broken("its mark", err);
-    if (memcmp(header->guest_id, cm_guest_id, sizeof header->guest_id))
-        return cm_err_set(err, CM_ERR_SANDBOX, "the state was saved by another build of the guest");
+    if (memcmp(header->image_id, image_id, CM_IMAGE_ID_MAX))
+        return cm_err_set(err, CM_ERR_SANDBOX, "the state was saved above another image than there is now");
     return 0;
 }
 
@@ -389,6 +391,16 @@ static int forget_shadows(uint32_t from, struct cm_err *err)
     return 0;
 }
 
+/* A bool that came as a byte may be neither. */
+static void read_bools(const struct state *saved, struct state *to)
+{
+    const uint8_t *from = (const uint8_t *)saved->host.used;
+    for (uint32_t slot = 0; slot < CM_STACKS; slot++)
+        to->host.used[slot] = from[slot] != 0;
+    to->host.finished = true;
+}
+
+/* What it does not look at is the guest's own affair, or is checked where it is used. */
 static int check_host_state(const struct cm_guest_state *h, uint64_t size, struct cm_err *err)
 {
     if (h->current != 0 || h->guard_count > CM_STACKS)
@@ -432,7 +444,8 @@ static int load(const struct state *saved, struct cm_err *err)
 {
     static struct state s; /* a copy: what was checked is what is used */
     uint64_t limit = (uint64_t)cm_state.max_pages * 65536;
-    s = *saved;
+    memcpy(&s, saved, sizeof s);
+    read_bools(saved, &s);
     int rc = check_state(&s, err);
     if (!rc)
         rc = forget_shadows(s.pages, err);

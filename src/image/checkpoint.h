@@ -16,9 +16,9 @@
 #include "base/err.h"
 #include "image/image.h"
 
-/* Maps the memfd `fd`, which it sizes and seals when it is empty. `pagemap` is the process's own page map
- * (/proc/self/pagemap). After cm_image_map() of `image` and before the jail; the descriptors stay open, for the jail
- * to move them to CM_JAIL_CHECKPOINT and CM_JAIL_PAGEMAP, which is where the calls below expect them. */
+/* Maps the memfd `fd`, which it sizes and seals when it is empty. After cm_image_map() of `image`, which must outlive
+ * all of this, and before the jail. The calls below expect the memfd on descriptor CM_JAIL_CHECKPOINT, and on
+ * CM_JAIL_PAGEMAP the process's own page map, /proc/self/pagemap. */
 int cm_checkpoint_map(int fd, const struct cm_image *image, struct cm_err *err);
 /* Makes the saved state this process's. *ret_seq is the execution after which it was saved, 0 when none was: then the
  * guest is as the image has it. When that would be execution `undo`, it is the state before that one. */

@@ -323,12 +323,28 @@ static void sizes(void **state)
     life(other_size);
 }
 
+static void above_another_image(void)
+{
+    image.id[3] ^= 1;
+    wake_up();
+}
+
+static void other_images(void **state)
+{
+    (void)state;
+    new_file();
+    life(first_life);
+    int status = in_child(above_another_image);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 2);
+    life(second_life);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lives),   cmocka_unit_test(undo_one_step),      cmocka_unit_test(large_sessions),
         cmocka_unit_test(threads), cmocka_unit_test(death_while_saving), cmocka_unit_test(changed_files),
-        cmocka_unit_test(sizes),
+        cmocka_unit_test(sizes),   cmocka_unit_test(other_images),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }
