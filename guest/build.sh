@@ -125,8 +125,12 @@ build_wasm_python() {
     say "CPython for wasm"
     if [ ! -e python/.patched ]; then
         rm -rf python && cp -r "$sources/src/python3.13" python
-        patch -s -d python -p1 <"$here/patches/green-threads.patch"
+        local file
+        for file in "$here"/patches/*.patch; do
+            patch -s -d python -p1 <"$file"
+        done
         cp "$here/patches/thread_pthread_stubs.h" python/Python/
+        cp "$here/patches/cm_stack.h" python/Include/
         touch python/.patched
     fi
     mkdir -p wasm && cd wasm
@@ -163,7 +167,7 @@ step_wasm() {
         -o guest.wasm $wasm_ld -L"$python/lib" -lz -lbz2 -llzma -lsqlite3 "$python"/wasm/Modules/_hacl/*.a \
         "$python/wasm/Modules/expat/libexpat.a" "$python/wasm/Modules/_decimal/libmpdec/libmpdec.a" -lm \
         -lwasi-emulated-signal -lwasi-emulated-getpid -lwasi-emulated-process-clocks -ldl \
-        -z stack-size=8388608 -Wl,--stack-first
+        -z stack-size=8388608 -Wl,--stack-first -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
     rm -f "${objects[@]}"
 }
 

@@ -25,7 +25,7 @@ struct cm_node {
     int64_t atime, mtime, ctime;
     uint32_t refs, links;
     __wasi_filetype_t type;
-    bool readonly;
+    bool readonly, random; /* random: of a device */
     uint32_t size, capacity; /* of data, or of entries */
     union {
         char *data;             /* file or link */
@@ -41,6 +41,27 @@ static struct {
 } names;
 
 static uint64_t last_ino;
+
+static struct {
+    uint32_t names_before; /* of the image */
+    uint64_t names_max, bytes_max, bytes;
+} quota = {.names_max = UINT64_MAX, .bytes_max = UINT64_MAX};
+
+void cm_fs_limit(uint64_t names_max, uint64_t bytes_max)
+{
+    quota.names_max = names_max ? names_max : UINT64_MAX;
+    quota.bytes_max = bytes_max ? bytes_max : UINT64_MAX;
+}
+
+void cm_fs_count_from_here(void)
+{
+    quota.names_before = names.used;
+}
+
+static bool may_add_name(void)
+{
+    return names.used < quota.names_before || names.used - quota.names_before < quota.names_max;
+}
 
 static struct cm_node *new_node(__wasi_filetype_t type)
 {
@@ -75,6 +96,8 @@ void cm_fs_unref(struct cm_node *n)
 {
     if (--n->refs)
         return;
+    if (n->type == __WASI_FILETYPE_REGULAR_FILE && !n->readonly)
+        quota.bytes -= n->size;
     if (!n->readonly || n->type == __WASI_FILETYPE_DIRECTORY)
         free(n->data);
     free(n);
@@ -311,7 +334,7 @@ static int add_new(const struct place *at, struct cm_node *n, struct cm_node **r
 {
     if (!n)
         return __WASI_ERRNO_NOSPC;
-    int rc = add_entry(at->dir, at->name, at->len, n);
+    int rc = may_add_name() ? add_entry(at->dir, at->name, at->len, n) : __WASI_ERRNO_NOSPC;
     if (rc) {
         n->refs = 1;
         cm_fs_unref(n);
@@ -348,11 +371,16 @@ int cm_fs_mkdir(struct cm_node *base, const char *path, size_t len)
     return rc ? rc : add_new(&at, new_node(__WASI_FILETYPE_DIRECTORY), NULL);
 }
 
-int cm_fs_mknull(const char *path)
+int cm_fs_mkdevice(const char *path, bool random)
 {
     struct place at;
+    struct cm_node *n;
     int rc = new_place(cm_fs_root(), path, strlen(path), &at);
-    return rc ? rc : add_new(&at, new_node(__WASI_FILETYPE_CHARACTER_DEVICE), NULL);
+    if (!rc)
+        rc = add_new(&at, new_node(__WASI_FILETYPE_CHARACTER_DEVICE), &n);
+    if (!rc)
+        n->random = random;
+    return rc;
 }
 
 int cm_fs_symlink(struct cm_node *base, const char *path, size_t len, const char *target, size_t target_len)
@@ -381,6 +409,8 @@ int cm_fs_link(struct cm_node *old, struct cm_node *base, const char *path, size
         return old->readonly ? __WASI_ERRNO_ROFS : __WASI_ERRNO_PERM;
     struct place at;
     int rc = new_place(base, path, len, &at);
+    if (!rc && !may_add_name())
+        rc = __WASI_ERRNO_NOSPC;
     return rc ? rc : add_entry(at.dir, at.name, at.len, old);
 }
 
@@ -504,6 +534,10 @@ void cm_fs_touch(struct cm_node *n, bool atime, int64_t at, bool mtime, int64_t 
 
 size_t cm_fs_read(struct cm_node *n, uint64_t offset, void *out, size_t len)
 {
+    if (n->random) {
+        cm_host_random(out, len);
+        return len;
+    }
     if (offset >= n->size)
         return 0;
     if (len > n->size - offset)
@@ -512,10 +546,14 @@ size_t cm_fs_read(struct cm_node *n, uint64_t offset, void *out, size_t len)
     return len;
 }
 
+/* A file that alone would be over the limit is too big; one that is not finds no space left. */
 static int reserve(struct cm_node *n, uint64_t size)
 {
-    if (size > FILE_SIZE_MAX)
+    if (size > FILE_SIZE_MAX || size > quota.bytes_max)
         return __WASI_ERRNO_FBIG;
+    uint64_t left = quota.bytes < quota.bytes_max ? quota.bytes_max - quota.bytes : 0;
+    if (size > n->size && size - n->size > left)
+        return __WASI_ERRNO_NOSPC;
     if (size <= n->capacity)
         return 0;
     /* Grow by an eighth, so that appending stays linear and large files do not double. */
@@ -532,16 +570,22 @@ static int reserve(struct cm_node *n, uint64_t size)
     return 0;
 }
 
+static void set_size(struct cm_node *n, uint64_t size)
+{
+    quota.bytes += size - n->size;
+    n->size = (uint32_t)size;
+}
+
 int cm_fs_resize(struct cm_node *n, uint64_t size)
 {
     if (n->readonly || n->type == __WASI_FILETYPE_CHARACTER_DEVICE)
         return n->readonly ? __WASI_ERRNO_ROFS : 0;
-    int rc = reserve(n, size);
+    int rc = size > n->size ? reserve(n, size) : 0;
     if (rc)
         return rc;
     if (size > n->size)
         memset(n->data + n->size, 0, (size_t)(size - n->size));
-    n->size = (uint32_t)size;
+    set_size(n, size);
     if (!size) {
         free(n->data);
         n->data = NULL;
@@ -566,7 +610,7 @@ int cm_fs_write(struct cm_node *n, uint64_t offset, const void *data, size_t len
             return rc;
         if (offset > n->size)
             memset(n->data + n->size, 0, (size_t)(offset - n->size));
-        n->size = (uint32_t)end;
+        set_size(n, end);
     }
     memcpy(n->data + offset, data, len);
     changed(n);

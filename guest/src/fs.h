@@ -30,8 +30,8 @@ struct cm_node *cm_fs_root(void);
 int cm_fs_find(struct cm_node *base, const char *path, size_t len, bool follow, struct cm_node **ret);
 /* Opens or, with `create`, makes a regular file. `excl` refuses one that exists. */
 int cm_fs_create(struct cm_node *base, const char *path, size_t len, bool follow, bool excl, struct cm_node **ret);
-/* A file that is always empty and takes everything: /dev/null. */
-int cm_fs_mknull(const char *path);
+/* A file that takes everything and has nothing, as /dev/null, or with `random` endless random bytes, as /dev/urandom. */
+int cm_fs_mkdevice(const char *path, bool random);
 int cm_fs_mkdir(struct cm_node *base, const char *path, size_t len);
 int cm_fs_symlink(struct cm_node *base, const char *path, size_t len, const char *target, size_t target_len);
 int cm_fs_link(struct cm_node *old, struct cm_node *base, const char *path, size_t len);
@@ -46,7 +46,7 @@ __wasi_filetype_t cm_fs_type(const struct cm_node *n);
 bool cm_fs_readonly(const struct cm_node *n);
 void cm_fs_touch(struct cm_node *n, bool atime, int64_t at, bool mtime, int64_t mt);
 size_t cm_fs_read(struct cm_node *n, uint64_t offset, void *out, size_t len);
-/* Writes all of it, or nothing: ENOSPC when the memory limit is in the way, EFBIG beyond 4 GiB. */
+/* Writes all of it, or nothing: ENOSPC when a limit is in the way, EFBIG for a file that could never be so large. */
 int cm_fs_write(struct cm_node *n, uint64_t offset, const void *data, size_t len);
 int cm_fs_resize(struct cm_node *n, uint64_t size);
 
@@ -60,6 +60,12 @@ bool cm_fs_entry(struct cm_node *dir, uint64_t index, struct cm_entry *ret);
 /* An open descriptor keeps an unlinked node alive. */
 void cm_fs_ref(struct cm_node *n);
 void cm_fs_unref(struct cm_node *n);
+
+/* Limits what the session makes: names of files, folders and links, and the bytes of all files together, also of such
+ * as have no name any more but are open. 0: no limit but the memory's. What is there beyond a lower limit stays. */
+void cm_fs_limit(uint64_t names, uint64_t bytes);
+/* What exists now is the image's and does not count. */
+void cm_fs_count_from_here(void);
 
 /* Builds the tree of a ustar archive, which must stay in place: its files are read-only and share its bytes. */
 int cm_fs_mount(const char *tar, size_t len);

@@ -146,24 +146,62 @@ int heap_seal(void)
     return 0;
 }
 
-/* Large enough that the interpreter's own allocator, which takes 256 KiB at a time, does not swallow it whole. Memory
- * that nobody writes to costs nothing. */
-enum { RESERVE = 2 << 20, HEADROOM = 4 << 20 };
+/* Two reserves. The large one is for the driver, which releases it to describe a failure. The small one is released by
+ * the first allocation that fails: what comes next is the traceback of the MemoryError, and without it nobody would
+ * know the line. Both are larger than the 256 KiB that the interpreter's own allocator takes at a time, so that it does
+ * not swallow them whole. Memory that nobody writes to costs nothing. */
+enum { RESERVE = 2 << 20, LAST_RESERVE = 1 << 20, FIRST_AID = 768 << 10, HEADROOM = 4 << 20 };
 
-static void *reserve;
-
-void heap_reserve_take(void)
-{
-    /* Only when there is room again: what a session at its limit has left is for its own next steps. */
-    void *room = reserve ? NULL : malloc(RESERVE + HEADROOM);
-    if (!room)
-        return;
-    free(room);
-    reserve = malloc(RESERVE);
-}
+static void *reserve, *first_aid;
 
 void heap_reserve_release(void)
 {
+    free(first_aid);
     free(reserve);
-    reserve = NULL;
+    first_aid = reserve = NULL;
+}
+
+void heap_reserve_take(void)
+{
+    void *room = malloc(HEADROOM + (reserve ? 0 : RESERVE) + (first_aid ? 0 : FIRST_AID));
+    if (!room) {
+        /* At the limit: the code needs most of what is left to make room, the driver the rest. */
+        heap_reserve_release();
+        reserve = malloc(LAST_RESERVE);
+        return;
+    }
+    free(room);
+    if (!reserve)
+        reserve = malloc(RESERVE);
+    if (!first_aid)
+        first_aid = malloc(FIRST_AID);
+}
+
+/* The linker puts these in the place of the C library's functions (--wrap). */
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *p, size_t size);
+
+static void *or_first_aid(void *p)
+{
+    if (!p && first_aid) {
+        free(first_aid);
+        first_aid = NULL;
+    }
+    return p;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return or_first_aid(__real_malloc(size));
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return or_first_aid(__real_calloc(count, size));
+}
+
+void *__wrap_realloc(void *p, size_t size)
+{
+    return or_first_aid(__real_realloc(p, size));
 }

@@ -76,16 +76,19 @@ static bool put_text(enum tag tag, PyObject *text)
     return s && put_bytes(tag, s, (size_t)len);
 }
 
+/* What codemode_driver.execute() returns: success, the texts in this order, and which of them were cut. */
 static bool put_answer(PyObject *t)
 {
-    static const enum tag texts[] = {TAG_RESULT, TAG_ERROR, TAG_ERROR_TYPE, TAG_TRACEBACK, TAG_LOCALS};
-    if (!PyTuple_Check(t) || PyTuple_GET_SIZE(t) != 6)
+    static const enum tag texts[] = {TAG_RESULT, TAG_ERROR, TAG_ERROR_TYPE, TAG_TRACEBACK, TAG_LOCALS, TAG_DETAIL};
+    enum { TEXTS = sizeof texts / sizeof *texts };
+    if (!PyTuple_Check(t) || PyTuple_GET_SIZE(t) != TEXTS + 2)
         return false;
     unsigned char success = PyTuple_GET_ITEM(t, 0) == Py_True;
     bool ok = put_bytes(TAG_SUCCESS, &success, 1);
-    for (int i = 0; ok && i < 5; i++)
+    for (int i = 0; ok && i < TEXTS; i++)
         ok = put_text(texts[i], PyTuple_GET_ITEM(t, i + 1));
-    return ok;
+    unsigned char cut = (unsigned char)PyLong_AsLong(PyTuple_GET_ITEM(t, TEXTS + 1));
+    return ok && (!cut || put_bytes(TAG_TRUNCATED, &cut, 1));
 }
 
 enum { FAILURE_MAX = 256 }; /* more than put_failure() and the memory's peak take */
@@ -107,9 +110,45 @@ static void put_failure(void)
 
 struct request {
     const char *code, *context;
-    uint32_t code_len, context_len, locals_max, result_max;
-    unsigned char mode;
+    uint32_t code_len, context_len;
+    uint64_t mode, locals_max, result_max, recursion, memory_limit, files_max, file_bytes_max; /* 0: not said */
 };
+
+/* Where a request keeps the number of a tag; NULL for what is no number, or not the guest's business. */
+static uint64_t *number_of(struct request *r, enum tag tag)
+{
+    switch (tag) {
+    case TAG_MODE:
+        return &r->mode;
+    case TAG_LOCALS_MAX:
+        return &r->locals_max;
+    case TAG_RESULT_MAX:
+        return &r->result_max;
+    case TAG_RECURSION:
+        return &r->recursion;
+    case TAG_MEMORY_LIMIT:
+        return &r->memory_limit;
+    case TAG_FILES_MAX:
+        return &r->files_max;
+    case TAG_FILE_BYTES_MAX:
+        return &r->file_bytes_max;
+    default:
+        return NULL;
+    }
+}
+
+/* Fields that the guest does not know are skipped: an EXECUTE frame also says things that concern only the worker
+ * around it, and what is new there must not need a new guest, whose machine code takes minutes to build. */
+static void get_field(struct request *r, enum tag tag, const char *data, uint32_t n)
+{
+    uint64_t *number = number_of(r, tag);
+    if (tag == TAG_CODE)
+        r->code = data, r->code_len = n;
+    else if (tag == TAG_CONTEXT)
+        r->context = data, r->context_len = n;
+    else if (number && n <= sizeof *number)
+        memcpy(number, data, n);
+}
 
 static bool get_request(const char *p, uint32_t len, struct request *r)
 {
@@ -119,34 +158,16 @@ static bool get_request(const char *p, uint32_t len, struct request *r)
         memcpy(&n, p + at + 1, 4);
         if (n > len - at - 5)
             return false;
-        const char *data = p + at + 5;
-        switch ((enum tag)(unsigned char)p[at]) {
-        case TAG_CODE:
-            r->code = data, r->code_len = n;
-            break;
-        case TAG_CONTEXT:
-            r->context = data, r->context_len = n;
-            break;
-        case TAG_MODE:
-            r->mode = (unsigned char)*data;
-            break;
-        case TAG_LOCALS_MAX:
-            memcpy(&r->locals_max, data, 4);
-            break;
-        case TAG_RESULT_MAX:
-            memcpy(&r->result_max, data, 4);
-            break;
-        default:
-            return false;
-        }
+        get_field(r, (enum tag)(unsigned char)p[at], p + at + 5, n);
     }
     return r->code != NULL;
 }
 
 static PyObject *call_driver(const struct request *r)
 {
-    return PyObject_CallFunction(driver_execute, "s#z#III", r->code, (Py_ssize_t)r->code_len, r->context,
-                                 (Py_ssize_t)r->context_len, (unsigned)r->mode, r->locals_max, r->result_max);
+    return PyObject_CallFunction(driver_execute, "s#z#KKKKK", r->code, (Py_ssize_t)r->code_len, r->context,
+                                 (Py_ssize_t)r->context_len, r->mode, r->locals_max, r->result_max, r->recursion,
+                                 r->memory_limit);
 }
 
 /* Runs the request that the host wrote at `request`, which came from guest_alloc and is freed here. The answer
@@ -156,6 +177,7 @@ CM_EXPORT("guest_execute") void *cm_guest_execute(char *request, uint32_t len)
     struct request r = {0};
     answer.len = 0;
     bool understood = get_request(request, len, &r);
+    cm_fs_limit(r.files_max, r.file_bytes_max);
     heap_reserve_take();
     PyObject *t = understood ? call_driver(&r) : NULL;
     free(request);
@@ -250,7 +272,14 @@ CM_EXPORT("guest_mount") int cm_guest_mount(const char *tar, uint32_t len)
     static const char *const dirs[] = {"/home", HOME_DIR, "/tmp", "/dev"};
     for (unsigned i = 0; !rc && i < sizeof dirs / sizeof *dirs; i++)
         rc = cm_fs_mkdir(cm_fs_root(), dirs[i], strlen(dirs[i]));
-    return rc ? rc : cm_fs_mknull("/dev/null");
+    if (!rc)
+        rc = cm_fs_mkdevice("/dev/null", false);
+    if (!rc) /* SQLite seeds itself from there, or else from the time, which sessions share */
+        rc = cm_fs_mkdevice("/dev/urandom", true);
+    if (!rc)
+        rc = cm_fs_mkdevice("/dev/random", true);
+    cm_fs_count_from_here();
+    return rc;
 }
 
 CM_EXPORT("guest_init") int cm_guest_init(void)

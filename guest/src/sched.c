@@ -27,6 +27,7 @@
 #define THREADS_MAX 256 /* one native stack each is reserved by the host */
 #define SHADOW_SIZE (1u << 20)
 #define PAGE 4096
+#define MARGIN (192u << 10) /* of a shadow stack, for calls that do not nest */
 
 enum state { FREE, RUNNABLE, BLOCKED, DONE };
 enum { MAIN = 0 };
@@ -54,6 +55,9 @@ static uint64_t waits;
 static bool key_used[PTHREAD_KEYS_MAX];
 static bool deadlock;
 static const char OUTPUT;
+
+/* Of the running thread (patches/cm_stack.h). The main thread's shadow stack begins at address 0. */
+char *cm_stack_low = (char *)MARGIN;
 
 /* What the host writes from its signal handlers, at addresses that it asks for once. */
 static struct {
@@ -162,6 +166,11 @@ static void wake_main(void)
         wake(MAIN, EINTR, true);
 }
 
+static void know_stack(void)
+{
+    cm_stack_low = threads[current].shadow + MARGIN; /* the main thread has none of its own: NULL */
+}
+
 static void run(int to)
 {
     if (to == current)
@@ -171,6 +180,7 @@ static void run(int to)
     threads[from].saved_errno = errno;
     current = to;
     cm_host_switch(from, to);
+    know_stack();
     _Py_tss_tstate = threads[from].tstate;
     errno = threads[from].saved_errno;
 }
@@ -284,6 +294,7 @@ CM_EXPORT("guest_thread") void cm_guest_thread(int slot)
     struct thread *t = &threads[slot];
     errno = 0;
     _Py_tss_tstate = NULL;
+    know_stack();
     finish(t->start(t->arg));
 }
 

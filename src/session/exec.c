@@ -187,7 +187,7 @@ bool cm_exec_check_result(const struct cm_exec *e, const struct cm_ipc_fields *f
 
 /* Texts of one answer that could not be used as they came. */
 struct spaces {
-    struct cm_buf buf[6];
+    struct cm_buf buf[8];
     unsigned used;
 };
 
@@ -289,6 +289,12 @@ static void say_killed(const struct cm_exec *e, struct cm_exec_result *res, cons
     say(res, type, space, n < (int)size ? n : (int)size - 1);
 }
 
+        say_timeout(e, &res, text, sizeof text);
+    else if (!f)
+        say_killed(e, &res, why, text, sizeof text);
+    count(e, outcome_of(e, &res), (double)res.duration_ns / 1e9);
+}
+
 static void count(struct cm_exec *e, enum cm_label_outcome outcome, double seconds)
 {
     static const char *const names[] = {"ok", "error", "timeout", "rolled_back", "lost", "cancelled"};
@@ -331,10 +337,23 @@ static void answer(struct cm_exec *e, const struct cm_ipc_fields *f, const char 
     res.memory_bytes = f ? cm_ipc_get_uint(f, CM_FIELD_PEAK_MEMORY, 0) : 0;
     fill_texts(e, f, &sp, &res);
     if (e->timed_out)
-        say_timeout(e, &res, text, sizeof text);
-    else if (!f)
-        say_killed(e, &res, why, text, sizeof text);
-    count(e, outcome_of(e, &res), (double)res.duration_ns / 1e9);
+enum { WHERE_MAX = 2000 }; /* bytes of the worker's words on a timeout */
+
+/* Where the code was when its time was over, and what used its memory: the worker's word, behind the gateway's. */
+static void say_where(const struct cm_exec *e, const struct cm_ipc_fields *f, struct spaces *sp,
+                      struct cm_exec_result *res)
+{
+    size_t len;
+    const char *where = text_of(e, f, CM_FIELD_DETAIL, sp, &len, &res->error_truncated);
+
+    if (!where || len == 0 || len > WHERE_MAX)
+        return;
+    struct cm_buf *b = next_space(sp, res->error_len + 2 + len);
+    if (cm_buf_append(b, res->error, res->error_len) < 0 || cm_buf_append(b, ", ", 2) < 0 ||
+        cm_buf_append(b, where, len) < 0)
+        return;
+    res->error = cm_buf_data(b);
+    res->error_len = b->len;
     e->ops.done(e->arg, &res, NULL);
     free_spaces(&sp);
     cm_exec_free(e);

@@ -18,7 +18,7 @@ except ImportError:
     import codemode_driver
 from codemode_driver import session, streams
 
-Answer = collections.namedtuple('Answer', 'success result error error_type traceback locals stdout stderr')
+Answer = collections.namedtuple('Answer', 'success result error error_type traceback locals detail cut stdout stderr')
 
 
 class Capture(io.RawIOBase):
@@ -62,21 +62,22 @@ class DriverTest(unittest.TestCase):
         self.written[number].clear()
         return text
 
-    def run_cell(self, code, context=None, mode=0, locals_max=65536, result_max=65536):
+    def run_cell(self, code, context=None, mode=0, locals_max=65536, result_max=65536, **limits):
         if context is not None and not isinstance(context, str):
             context = json.dumps(context)
-        answer = codemode_driver.execute(code, context, mode, locals_max, result_max)
+        answer = codemode_driver.execute(code, context, mode, locals_max, result_max, **limits)
         self.assertIsInstance(answer, tuple)
-        success, *texts = answer
+        success, *texts, cut = answer
         self.assertIs(type(success), bool)
-        self.assertEqual(len(texts), 5)
+        self.assertIs(type(cut), int)
+        self.assertEqual(len(texts), 6)
         for text in texts:
             if text is not None:
                 self.assertIs(type(text), str)
                 text.encode()
                 self.assertLessEqual(len(text.encode()), max(result_max, locals_max))
         self.assertLessEqual(len(answer[5].encode()), max(locals_max, 2))
-        return Answer(*answer[:5], json.loads(answer[5]), self.take(1), self.take(2))
+        return Answer(*answer[:5], json.loads(answer[5]), *answer[6:], self.take(1), self.take(2))
 
     def value(self, code, **options):
         """The result of a cell that must succeed."""

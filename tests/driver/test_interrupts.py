@@ -66,6 +66,16 @@ class Interrupts(DriverTest):
         self.assertIn('File "<cell 1>", line 2', answer[4])
         self.assertGreater(int(self.value('x')), 1)
 
+    def test_where_it_was(self):
+        answer = self.assertInterrupted('x = bytes(1 << 20)\n\nwhile True: x += b""', every=None)
+        self.assertRegex(answer[6], r'^at line 3 of <cell 1>; [\d.]+ MiB in use, [\d.]+ MiB by the interpreter itself; largest variables: x \(bytes, 1.0 MiB\)$')
+        self.value('def f():\n    y = bytes(1 << 20)\n    while True: sum(range(100))')
+        self.assertRegex(self.assertInterrupted('f()')[6], r'^at line 3 of <cell 3>; .*: y in f\(\) \(bytes, 1.0 MiB\), x')
+        answer = self.interrupted('try:\n    while True: pass\nexcept KeyboardInterrupt: pass', every=None)
+        self.assertTrue(answer[0], answer)
+        self.assertRegex(answer[6], '^at line 2 of <cell 6>; ')
+        self.assertIsNone(self.run_cell('1').detail)
+
     def test_repeated(self):
         self.assertInterrupted('while True: pass')
         self.assertInterrupted('while True: pass', every=0.0005)
@@ -148,7 +158,7 @@ class Interrupts(DriverTest):
             while time.monotonic() < end:
                 for code in ('x = [i for i in range(300)]\nx', '1 / 0', 'import asyncio\nawait asyncio.sleep(0)', 'raise E'):
                     answer = codemode_driver.execute(code, '{"a": 1}', 0, 10000, 10000)
-                    self.assertEqual(len(answer), 6)
+                    self.assertEqual(len(answer), 8)
                     self.assertNotEqual(answer[3], 'RuntimeError', answer)
                     kinds.add(answer[3])
         self.assertGreater(storm.sent, 100)

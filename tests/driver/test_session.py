@@ -193,7 +193,7 @@ class Ends(DriverTest):
         finally:
             names.update(saved)
         self.assertIs(answer[0], False)
-        self.assertEqual(len(answer), 6)
+        self.assertEqual(len(answer), 8)
 
 
 if __name__ == '__main__':

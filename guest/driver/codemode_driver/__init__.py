@@ -12,13 +12,13 @@ from .warmth import reseed, warm_up
 __all__ = ['execute', 'reseed', 'warm']
 
 # What is answered when nothing else could be. Made of constants: there may be no memory for more.
-_NO_ANSWER = (False, None, 'RuntimeError: the answer could not be made', 'RuntimeError', None, '{}')
-_NO_MEMORY = (False, None, 'MemoryError: no memory was left to make the answer', 'MemoryError', None, '{}')
+_NO_ANSWER = (False, None, 'RuntimeError: the answer could not be made', 'RuntimeError', None, '{}', None, 0)
+_NO_MEMORY = (False, None, 'MemoryError: no memory was left to make the answer', 'MemoryError', None, '{}', None, 0)
 
 _session = None
 
 
-def execute(code, context, mode, locals_max, result_max):
+def execute(code, context, mode, locals_max, result_max, recursion=0, memory_limit=0):
     """Runs one cell. Never raises.
 
     code        Python source
@@ -26,12 +26,16 @@ def execute(code, context, mode, locals_max, result_max):
     mode        0: the result is the repr of a last expression; 1: str(result) if the code binds `result`
     locals_max  bytes of the answer's locals at the most
     result_max  bytes of each of result, error and traceback at the most
+    recursion   Python frames that the code may have on one another, 0: as many as in CPython
+    memory_limit  bytes that the session may use, only to be named in errors; 0: not known
 
-    Returns (success, result, error, error_type, traceback, locals): a bool, four str or None, and the
-    text of a JSON object. Every text is UTF-8 without lone surrogates.
+    Returns (success, result, error, error_type, traceback, locals, detail, cut): a bool, four str or None, the text of
+    a JSON object, and, if the execution was interrupted, one line on where it was and what used its memory. `cut`
+    has the bits of what was shortened: 1 result, 2 error, 4 traceback, 8 locals. Every text is UTF-8 without lone
+    surrogates.
     """
     try:
-        return _session.execute(code, context, mode, locals_max, result_max)
+        return _session.execute(code, context, mode, locals_max, result_max, recursion, memory_limit)
     except MemoryError:
         return _NO_MEMORY
     except BaseException:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exceptions as text, in CPython's format, with the user's frames only and bounded in every direction."""
 
+import collections
 import linecache
 import traceback
 
@@ -27,14 +28,14 @@ _DRIVER_PREFIX = _folder()
 def cut(text, limit, tail=0):
     """Cuts text to `limit` bytes of UTF-8, keeping up to `tail` of them from its end, and says what is gone.
 
-    The result is an exact str without lone surrogates. Only characters that can reach the answer are
+    Returns the text and whether it was cut. It is an exact str without lone surrogates. Only characters that can reach the answer are
     encoded: the text may be a gigabyte. (Methods are called on `str`: the text may be of a user's subclass.)
     """
     length = str.__len__(text)
     if length <= limit:
         data = str.encode(text, 'utf-8', 'backslashreplace')
         if len(data) <= limit:
-            return data.decode()
+            return data.decode(), False
     room = max(limit - _MARKER_ROOM, 0)
     tail = min(tail, room // 2)
     start = str.encode(str.__getitem__(text, slice(0, room)), 'utf-8', 'backslashreplace')
@@ -44,7 +45,45 @@ def cut(text, limit, tail=0):
         end = str.encode(str.__getitem__(text, slice(-tail, None)), 'utf-8', 'backslashreplace')
         end = end[-tail:].decode('utf-8', 'ignore')
     marker = f'\n[... {length - len(start) - len(end):,} characters left out ...]\n'
-    return (start + marker + end).encode()[:limit].decode('utf-8', 'ignore')
+    return (start + marker + end).encode()[:limit].decode('utf-8', 'ignore'), True
+
+
+def _shown(code):
+    return not code.co_filename.startswith((_DRIVER_PREFIX, _IMPORT_PREFIX))
+
+
+def place(line, filename):
+    return f'line {line} of {filename}'
+
+
+def same_failure(exc):
+    """An exception and those that were in its place before, because there was no memory for one more line of its traceback."""
+    found = [exc]
+    context = _attribute(exc, '__context__')
+    while type(context) is type(exc) is MemoryError and len(found) < CHAIN_MAX:
+        found.append(context)
+        context = _attribute(context, '__context__')
+    return found
+
+
+def place_of(exc):
+    """The line of a cell that an exception came through first, or None."""
+    found, tb = None, traceback_of(exc)
+    while tb is not None:
+        if tb.tb_frame.f_code.co_filename.startswith(CELL_PREFIX):
+            found = place(tb.tb_lineno, tb.tb_frame.f_code.co_filename)
+        tb = tb.tb_next
+    return found
+
+
+def frames_of(exc, limit):
+    """The user's frames of an exception, innermost first: the last `limit`."""
+    frames, tb = collections.deque(maxlen=limit), traceback_of(exc)
+    while tb is not None:
+        if _shown(tb.tb_frame.f_code):
+            frames.appendleft(tb.tb_frame)
+        tb = tb.tb_next
+    return frames
 
 
 class _Mark:

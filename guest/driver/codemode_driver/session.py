@@ -22,11 +22,15 @@ import traceback
 import types
 from asyncio import events
 
-from . import loop, report, streams, values
+from . import loop, memory, report, streams, values
 
 MODE_ONESHOT = 1
 CELLS_KEPT = 1000          # sources kept for tracebacks and inspect.getsource
 RECURSION_FLOOR = 300      # what the driver needs to answer; a lower limit is raised to this
+RECURSION = 1000           # frames of a cell's own, as in a program of its own
+DRIVER_FRAMES = 32         # below a cell's first frame; most of them when it awaits
+CUT_RESULT, CUT_ERROR, CUT_TRACEBACK, CUT_LOCALS = 1, 2, 4, 8
+DETAIL_MAX = 1000          # bytes
 CANCEL_SECONDS = 1.0       # for an interrupted cell's coroutine to finish its `finally` blocks
 STOPS_IGNORED = 8          # of the event loop, while a cell awaits
 
@@ -42,12 +46,22 @@ except ImportError:  # not inside the sandbox
 _ABSENT = object()
 _FUTURES = functools.reduce(int.__or__, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names))
 _DEADLOCK = 'deadlock: every thread waits for another one, and nothing is left that could wake them'
+_PARSER = 'Parser stack overflowed'
+_NESTED = ("the source code is nested too deeply for Python's parser (brackets, operators or branches inside one another); "
+           "split it into several statements. This is not about the session's memory")
 _armed = False
+_stopped = None  # where this cell's first interrupt arrived: its line, or nothing where it waits in the event loop
 
 
 def _on_interrupt(signum, frame):
+    global _stopped
     deadlock = _take_deadlock()
     if _armed:
+        if not deadlock and _stopped is None:
+            # Calls no function of ours: there may be no frame left for one.
+            while frame is not None and not frame.f_code.co_filename.startswith(report.CELL_PREFIX):
+                frame = frame.f_back
+            _stopped = (frame.f_lineno, frame.f_code.co_filename) if frame else ()
         raise RuntimeError(_DEADLOCK) if deadlock else KeyboardInterrupt
 
 
@@ -112,6 +126,8 @@ class Session:
     def __init__(self):
         self.cell = 0
         self._futures = 0  # the `from __future__` imports of earlier cells
+        self._recursion = sys.getrecursionlimit()  # as we have set it; another one is the user's
+        self._memory_limit = 0
         self._loop = None
         self._context = contextvars.copy_context()
         self.main = types.ModuleType('__main__')
@@ -126,26 +142,50 @@ class Session:
         builtins.input = _input
         builtins.exit, builtins.quit = _Exit('exit'), _Exit('quit')
 
-    def execute(self, source, context, mode, locals_max, result_max):
-        self._prepare()
-        result = error = kind = trace = None
+    def execute(self, source, context, mode, locals_max, result_max, recursion, memory_limit):
+        self._memory_limit = memory_limit
+        self._prepare(recursion)
+        result = error = kind = trace = detail = None
         success = True
+        cut = 0
         try:
             if context:
                 self._bind(context)
             result = _guarded(self._run, source, mode)
         except SystemExit as exc:
-            success, error, kind = self._exited(exc, result_max)
+            success, error, kind = self._exited(exc)
         except BaseException as exc:
             success = False
-            error, kind, trace = self._failed(exc, result_max)
+            detail = self._detail(exc)
+            error, kind, trace = self._failed(exc)
+        else:
+            detail = self._detail(None)
         if result is not None:
-            result = report.cut(result, result_max)
+            result, is_cut = report.cut(result, result_max)
+            cut |= is_cut and CUT_RESULT
+        if error is not None:
+            error, is_cut = report.cut(error, result_max)
+            cut |= is_cut and CUT_ERROR
+        if trace is not None:
+            # Of a long traceback its end says the most: the innermost frames and the error.
+            trace, is_cut = report.cut(trace, result_max, result_max * 3 // 4)
+            cut |= is_cut and CUT_TRACEBACK
         self._finish(trace)
-        return success, result, error, kind, trace, self._locals(locals_max)
+        local_names, missing = self._locals(locals_max)
+        cut |= missing and CUT_LOCALS
+        return success, result, error, kind, trace, local_names, detail, cut
 
-    def _prepare(self):
+    def _limit_recursion(self, wanted):
+        """The cell's own frames come on top of ours. A limit that the user's code has set stays."""
+        if sys.getrecursionlimit() == self._recursion:
+            self._recursion = (wanted or RECURSION) + DRIVER_FRAMES
+            sys.setrecursionlimit(self._recursion)
+
+    def _prepare(self, recursion):
+        global _stopped
+        _stopped = None
         self.cell += 1
+        self._limit_recursion(recursion)
         streams.own()
         _take_signals()
         _take_deadlock()  # one that another handler has seen is over
@@ -252,7 +292,7 @@ class Session:
             return exc.__traceback__
         return None
 
-    def _exited(self, exc, result_max):
+    def _exited(self, exc):
         code = exc.code
         if code is None or type(code) in (int, bool) and code == 0:
             return True, None, None
@@ -260,23 +300,60 @@ class Session:
             text = _guarded(str, code)
         except BaseException:
             text = '<its text could not be made>'
-        return False, report.cut(f'SystemExit: {text}', result_max), 'SystemExit'
+        return False, f'SystemExit: {text}', 'SystemExit'
 
-    def _failed(self, exc, result_max):
+    def _detail(self, exc):
+        """Where an interrupted cell was, and what used its memory; None for one that was not interrupted."""
+        global _stopped
+        stopped, _stopped = _stopped, None
+        if stopped is None:
+            return None
+        _release_reserve()  # the code may have been at its limit
+        try:
+            place = report.place(*stopped) if stopped else exc and report.place_of(exc)
+            return report.cut(f"{f'at {place}; ' if place else ''}{self._memory(exc)}", DETAIL_MAX)[0]
+        except Exception:
+            return None
+
+    def _memory(self, exc):
+        frames = [frame for one in report.same_failure(exc) for frame in report.frames_of(one, memory.FRAMES_MAX)] if exc else ()
+        return f'{memory.in_use(self._memory_limit)}; {memory.largest(self.globals, frames)}'
+
+    def _short_of_memory(self, exc):
+        """Frees what the failed code held, and says what it was. Walks only over the interpreter's own types."""
+        _release_reserve()
+        args = exc.args if type(exc) is MemoryError else None
+        try:
+            if args and type(args[0]) is str and args[0].startswith(_PARSER):
+                exc.args = (_NESTED,)
+            elif args == ():
+                places = [report.place_of(one) for one in report.same_failure(exc)]
+                place = next(filter(None, reversed(places)), None)
+                exc.args = (f"out of memory{f' at {place}' if place else ''}: {self._memory(exc)}",)
+        except Exception:
+            pass  # then without
+        for one in report.same_failure(exc):
+            traceback.clear_frames(report.traceback_of(one))
+
+    def _raise_recursion(self):
+        """To what the driver needs, where the limit is lower: ours until the next cell, the user's from now on."""
+        limit = sys.getrecursionlimit()
+        if limit < RECURSION_FLOOR:
+            sys.setrecursionlimit(RECURSION_FLOOR)
+            if limit == self._recursion:
+                self._recursion = RECURSION_FLOOR
+
+    def _failed(self, exc):
         if issubclass(type(exc), MemoryError):
-            _release_reserve()
-            traceback.clear_frames(report.traceback_of(exc))
+            self._short_of_memory(exc)
         if type(exc) is KeyboardInterrupt and _take_deadlock():
             exc = RuntimeError(_DEADLOCK).with_traceback(exc.__traceback__)
-        if sys.getrecursionlimit() < RECURSION_FLOOR:
-            sys.setrecursionlimit(RECURSION_FLOOR)
+        self._raise_recursion()
         try:
             error, trace = _guarded(report.describe, exc)
         except BaseException:
             error, trace = report.describe_plainly(exc)
-        # Of a long traceback its end says the most: the innermost frames and the error.
-        tail = result_max * 3 // 4
-        return report.cut(error, result_max), report.class_name(exc), report.cut(trace, result_max, tail)
+        return error, report.class_name(exc), trace
 
     def _finish(self, trace):
         self._quietly(streams.flush)

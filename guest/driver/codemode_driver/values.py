@@ -217,7 +217,7 @@ def _member(name, value):
 
 
 def describe(namespace, limit, look_inside=True):
-    """The JSON text of the names that do not start with '_', within `limit` bytes of UTF-8.
+    """The JSON text of the names that do not start with '_', within `limit` bytes of UTF-8, and how many are missing.
 
     What does not fit is counted under the key "…". Without `look_inside`, only classes are shown.
     """
@@ -235,4 +235,4 @@ def describe(namespace, limit, look_inside=True):
     missing = len(names) - len(parts)
     if missing and limit > _COUNT_ROOM:
         parts.append(f'"{_MORE}": "{missing:,} more names"')
-    return '{' + ', '.join(parts) + '}'
+    return '{' + ', '.join(parts) + '}', missing

@@ -6,7 +6,7 @@ import io
 import random
 import sys
 
-from . import streams
+from . import memory, streams
 
 # Imported in the image: their memory is shared, so they cost a session nothing. sqlite3 is imported but
 # never exercised: its generator of random numbers would be seeded here, once for all sessions.
@@ -63,6 +63,7 @@ def warm_up(execute, start):
 
 def reseed():
     """Gives this session random numbers of its own: all sessions start from copies of one memory."""
+    memory.begin()
     random.seed()
     uuid = sys.modules.get('uuid')
     if uuid:
