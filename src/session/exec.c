@@ -109,6 +109,10 @@ int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err)
     cm_ipc_put_uint(&msg, CM_FIELD_MODE, (uint64_t)e->mode);
     cm_ipc_put_uint(&msg, CM_FIELD_LOCALS_MAX, cm_exec_limit(e, CM_LIMIT_LOCALS));
     cm_ipc_put_uint(&msg, CM_FIELD_RESULT_MAX, cm_exec_limit(e, CM_LIMIT_RESULT));
+    cm_ipc_put_uint(&msg, CM_FIELD_RECURSION, cm_exec_limit(e, CM_LIMIT_RECURSION));
+    cm_ipc_put_uint(&msg, CM_FIELD_FILES_MAX, cm_exec_limit(e, CM_LIMIT_FILES));
+    cm_ipc_put_uint(&msg, CM_FIELD_FILE_BYTES_MAX, cm_exec_limit(e, CM_LIMIT_FILE_BYTES));
+    cm_ipc_put_uint(&msg, CM_FIELD_MEMORY_LIMIT, cm_exec_limit(e, CM_LIMIT_MEMORY));
     if (e->atomic)
         cm_ipc_put_uint(&msg, CM_FIELD_SAVE, CM_SAVE_SUCCESS);
     e->start_ns = cm_clock_ns();
@@ -289,10 +293,23 @@ static void say_killed(const struct cm_exec *e, struct cm_exec_result *res, cons
     say(res, type, space, n < (int)size ? n : (int)size - 1);
 }
 
-        say_timeout(e, &res, text, sizeof text);
-    else if (!f)
-        say_killed(e, &res, why, text, sizeof text);
-    count(e, outcome_of(e, &res), (double)res.duration_ns / 1e9);
+enum { WHERE_MAX = 2000 }; /* bytes of the worker's words on a timeout */
+
+/* Where the code was when its time was over, and what used its memory: the worker's word, behind the gateway's. */
+static void say_where(const struct cm_exec *e, const struct cm_ipc_fields *f, struct spaces *sp,
+                      struct cm_exec_result *res)
+{
+    size_t len;
+    const char *where = text_of(e, f, CM_FIELD_DETAIL, sp, &len, &res->error_truncated);
+
+    if (!where || len == 0 || len > WHERE_MAX)
+        return;
+    struct cm_buf *b = next_space(sp, res->error_len + 2 + len);
+    if (cm_buf_append(b, res->error, res->error_len) < 0 || cm_buf_append(b, ", ", 2) < 0 ||
+        cm_buf_append(b, where, len) < 0)
+        return;
+    res->error = cm_buf_data(b);
+    res->error_len = b->len;
 }
 
 static void count(struct cm_exec *e, enum cm_label_outcome outcome, double seconds)
@@ -337,23 +354,12 @@ static void answer(struct cm_exec *e, const struct cm_ipc_fields *f, const char 
     res.memory_bytes = f ? cm_ipc_get_uint(f, CM_FIELD_PEAK_MEMORY, 0) : 0;
     fill_texts(e, f, &sp, &res);
     if (e->timed_out)
-enum { WHERE_MAX = 2000 }; /* bytes of the worker's words on a timeout */
-
-/* Where the code was when its time was over, and what used its memory: the worker's word, behind the gateway's. */
-static void say_where(const struct cm_exec *e, const struct cm_ipc_fields *f, struct spaces *sp,
-                      struct cm_exec_result *res)
-{
-    size_t len;
-    const char *where = text_of(e, f, CM_FIELD_DETAIL, sp, &len, &res->error_truncated);
-
-    if (!where || len == 0 || len > WHERE_MAX)
-        return;
-    struct cm_buf *b = next_space(sp, res->error_len + 2 + len);
-    if (cm_buf_append(b, res->error, res->error_len) < 0 || cm_buf_append(b, ", ", 2) < 0 ||
-        cm_buf_append(b, where, len) < 0)
-        return;
-    res->error = cm_buf_data(b);
-    res->error_len = b->len;
+        say_timeout(e, &res, text, sizeof text);
+    else if (!f)
+        say_killed(e, &res, why, text, sizeof text);
+    if (e->timed_out)
+        say_where(e, f, &sp, &res);
+    count(e, outcome_of(e, &res), (double)res.duration_ns / 1e9);
     e->ops.done(e->arg, &res, NULL);
     free_spaces(&sp);
     cm_exec_free(e);

@@ -361,7 +361,7 @@ class Session:
         if trace:
             try:
                 streams.err.write(trace)
-            except (OSError, ValueError):
+            except (OSError, ValueError, MemoryError):
                 pass
         streams.flush_own()
 

@@ -90,5 +90,5 @@ def flush_own():
     for stream in (out, err):
         try:
             stream.flush()
-        except (OSError, ValueError):
+        except (OSError, ValueError, MemoryError):
             pass
