@@ -113,8 +113,8 @@ int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err)
     cm_ipc_put_uint(&msg, CM_FIELD_FILES_MAX, cm_exec_limit(e, CM_LIMIT_FILES));
     cm_ipc_put_uint(&msg, CM_FIELD_FILE_BYTES_MAX, cm_exec_limit(e, CM_LIMIT_FILE_BYTES));
     cm_ipc_put_uint(&msg, CM_FIELD_MEMORY_LIMIT, cm_exec_limit(e, CM_LIMIT_MEMORY));
-    if (e->atomic)
-        cm_ipc_put_uint(&msg, CM_FIELD_SAVE, CM_SAVE_SUCCESS);
+    if (e->mode == CM_EXEC_ONESHOT || e->atomic)
+        cm_ipc_put_uint(&msg, CM_FIELD_SAVE, e->atomic ? CM_SAVE_SUCCESS : CM_SAVE_NEVER);
     e->start_ns = cm_clock_ns();
     e->context = NULL;
     return cm_channel_send_owned(ch, &msg, cm_steal(e->code), err);

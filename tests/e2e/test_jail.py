@@ -194,6 +194,24 @@ def test_a_control_group_for_the_workers():
     eventually(lambda: not any(path.exists() for path in made), "the server removes the group")
 
 
+@pytest.mark.unrestricted("the folders of control groups are not in that container")
+def test_the_kernel_runs_out_of_memory():
+    """It ends the worker that has most; that session goes back to the state before, and nobody else notices."""
+    groups = own_groups()
+    if not {"memory", "pids"} <= set(groups) and "all" not in groups:
+        assert "no control group" in refused(CGROUP="/tmp")
+        return
+    with running_sidecar(CGROUP=",".join(groups.values()), CGROUP_MEMORY="160Mi", MEMORY_LIMIT="1Gi") as server:
+        greedy, other = server.create(), server.create()
+        greedy.ok("x = 1; rows = list(range(1000))")
+        other.ok("y = 1")
+        error = greedy.rolled_back("x = 2\nhoard = [bytearray(1 << 20) for _ in range(600)]")
+        assert "SIGKILL" in error, error
+        assert greedy.value("x, len(rows), 'hoard' in globals()") == "(1, 1000, False)"
+        assert other.value("y") == "1" and other.info()["restores"] == 0
+        assert server.metric("codemode_zygote_restarts_total") == 0
+
+
 def test_a_place_that_is_no_control_group(tmp_path):
     assert "no control group" in refused(CGROUP=str(tmp_path))
     with contextlib.suppress(OSError):
