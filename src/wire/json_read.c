@@ -248,11 +248,34 @@ int cm_json_check(const char *text, size_t len, struct cm_json_value *ret, struc
     return 0;
 }
 
-/* Names are compared as they stand: a name that is written with escapes is nobody's. */
+/* The character of "\uXXXX" at `at`, or a plain byte; no wanted name holds a character that other escapes make. */
+static unsigned name_char(const char *at, size_t left, size_t *ret_len)
+{
+    char digits[5] = {0};
+
+    *ret_len = left >= 6 && at[0] == '\\' && at[1] == 'u' ? 6 : 1;
+    if (*ret_len == 1)
+        return (unsigned char)*at;
+    memcpy(digits, at + 2, 4);
+    return (unsigned)strtoul(digits, NULL, 16);
+}
+
+/* Whoever looks at a body before us reads a name's escapes: two spellings are one name, and may not both be there. */
+static bool is_name(const struct cm_json_value *value, const char *name)
+{
+    const char *at = value->raw + 1, *end = value->raw + value->len - 1;
+    size_t len;
+
+    for (; at < end && *name; at += len, name++)
+        if (name_char(at, (size_t)(end - at), &len) != (unsigned char)*name)
+            return false;
+    return at == end && !*name;
+}
+
 static struct cm_json_member *find(struct cm_json_member *wanted, size_t count, const struct cm_json_value *name)
 {
     for (size_t i = 0; i < count; i++)
-        if (strlen(wanted[i].name) == name->len - 2 && memcmp(wanted[i].name, name->raw + 1, name->len - 2) == 0)
+        if (is_name(name, wanted[i].name))
             return &wanted[i];
     return NULL;
 }
