@@ -32,6 +32,7 @@ struct cm_http {
     struct cm_timer *tick;    /* lets the daemon see its idle connections */
     struct cm_task run_task;  /* the daemon has something to do: a resumed connection, or bytes left over */
     struct request *waiting;  /* list of the suspended requests */
+    struct conn *conns;       /* list of the connections */
     int listen_fd, hangup_fd; /* hangup_fd: an epoll of all client sockets, for their hang-ups only */
     unsigned port;
     bool draining, closing;
@@ -48,6 +49,8 @@ struct conn {
     int fd;
     bool hung; /* the client has closed its side */
     struct request *waiting;
+    struct conn *prev, *next;
+    uint64_t head_until_ns; /* when the next request's head must be there; 0 = it is */
 };
 
 /* What the path's variable parts hold; empty where it has none. */

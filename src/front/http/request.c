@@ -117,6 +117,7 @@ static struct request *new_request(struct cm_http *h, struct MHD_Connection *mhd
     rq->conn = info->socket_context;
     assert(rq->conn->magic == CONN_MAGIC);
     rq->started_ns = cm_clock_ns();
+    rq->conn->head_until_ns = 0;
     cm_buf_init(&rq->body, h->conf->max_body);
     snprintf(rq->method, sizeof(rq->method), "%s", method);
     snprintf(rq->path, sizeof(rq->path), "%s", url);
@@ -272,6 +273,8 @@ void cm_http_on_completed(void *cls, struct MHD_Connection *mhd, void **state, e
     (void)why;
     if (!rq)
         return;
+    const struct cm_conf *conf = rq->http->conf;
+    rq->conn->head_until_ns = cm_clock_ns() + (uint64_t)((conf->idle_timeout + conf->head_timeout) * 1e9);
     *state = NULL;
     cm_http_drop_body(rq);
     rq->http = NULL;

@@ -14,8 +14,10 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
+#include <utlist.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/random.h"
 #include "front/http/internal.h"
@@ -60,11 +62,14 @@ static void connection_begins(struct cm_http *h, struct MHD_Connection *mhd, voi
         return;
     conn->magic = CONN_MAGIC;
     conn->fd = info->connect_fd;
+    conn->head_until_ns = cm_clock_ns() + (uint64_t)(h->conf->head_timeout * 1e9);
     struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLET, .data.ptr = conn};
     if (epoll_ctl(h->hangup_fd, EPOLL_CTL_ADD, conn->fd, &ev) < 0) {
         free(conn);
         *context = NULL;
+        return;
     }
+    DL_APPEND(h->conns, conn);
 }
 
 static void connection_ends(struct cm_http *h, void **context)
@@ -76,6 +81,7 @@ static void connection_ends(struct cm_http *h, void **context)
     if (!conn)
         return;
     epoll_ctl(h->hangup_fd, EPOLL_CTL_DEL, conn->fd, NULL);
+    DL_DELETE(h->conns, conn);
     conn->magic = 0;
     free(conn);
     *context = NULL;
@@ -131,8 +137,19 @@ static void on_daemon(void *arg, int events)
     cm_http_run(arg);
 }
 
+/* The daemon's own idle time begins anew with each byte; a head that comes byte by byte would never end. */
+static void cut_slow_heads(const struct cm_http *h)
+{
+    uint64_t now = cm_clock_ns();
+
+    for (struct conn *conn = h->conns; conn; conn = conn->next)
+        if (conn->head_until_ns && now > conn->head_until_ns)
+            shutdown(conn->fd, SHUT_RDWR);
+}
+
 static void on_tick(void *arg)
 {
+    cut_slow_heads(arg);
     cm_http_run(arg);
 }
 
