@@ -14,7 +14,7 @@ from support import PATIENCE, Sidecar, eventually, resident_bytes
 SLACK_BYTES = 12 << 20
 #: A neighbour's call does next to nothing. On a machine that has other things to do as well it takes this at most.
 PROMPT_SECONDS = 2.0
-BEAT_PAUSE = 0.05
+BEAT_PAUSE = 0.02
 BACK_WITHIN = 5.0
 
 
@@ -77,7 +77,7 @@ class Heartbeat:
     def check(self):
         """It was right and prompt all the time, and it is still at work."""
         seen = self.beats
-        eventually(lambda: self.error or self.beats >= seen + 2, "the neighbour's heart beats", BACK_WITHIN)
+        eventually(lambda: self.error or self.beats >= seen + 2, "the neighbour's heart beats", BACK_WITHIN, 0.005)
         assert self.error is None, f"the neighbour was harmed: {self.error!r}"
         worst, self.worst = self.worst, 0.0
         assert worst < PROMPT_SECONDS * PATIENCE, f"the neighbour waited {worst:.2f} s"

