@@ -104,10 +104,13 @@ static long raw_call(uint64_t nr, char *const w[])
     uint64_t a[6];
     for (unsigned i = 0; i < CM_COUNT_OF(a); i++)
         a[i] = number(w[i]);
-    register uint64_t r10 __asm__("r10") = a[3];
-    register uint64_t r8 __asm__("r8") = a[4];
-    register uint64_t r9 __asm__("r9") = a[5];
+    register uint64_t r10 __asm__("r10");
+    register uint64_t r8 __asm__("r8");
+    register uint64_t r9 __asm__("r9");
     long ret;
+    r10 = a[3];
+    r8 = a[4];
+    r9 = a[5];
     __asm__ volatile("syscall"
                      : "=a"(ret)
                      : "a"(nr), "D"(a[0]), "S"(a[1]), "d"(a[2]), "r"(r10), "r"(r8), "r"(r9)
@@ -321,10 +324,11 @@ static int execute(const struct cm_ipc_header *h, struct cm_err *err)
     return silent ? 0 : answer(err);
 }
 
-static int greet(struct cm_err *err)
+static int greet(uint64_t seq, struct cm_err *err)
 {
     struct cm_ipc_msg m;
     cm_ipc_msg_begin(&m, CM_MSG_READY, 0);
+    cm_ipc_put_uint(&m, CM_FIELD_SEQ, seq);
     return cm_ipc_write(FD, &m, err);
 }
 
@@ -338,9 +342,10 @@ int __wrap_cm_jail_worker(const struct cm_jail_plan *plan, const struct cm_jail_
 {
     if (strcmp(program_invocation_short_name, "codemode-prober-loose"))
         return __real_cm_jail_worker(plan, w, err);
-    /* The zygote's filter is inherited. It lets descriptors go where the zygote's own channel is. */
-    if (dup2(w->fds[0], FD) < 0 || dup2(w->fds[0], CM_JAIL_ZYGOTE_CHANNEL) < 0)
-        return cm_err_sys(err, errno, "dup2");
+    /* The zygote's filter is inherited: it lets descriptors go where the channel is now, so that stays open. */
+    for (int to = 0; to < (int)w->fd_count; to++)
+        if (dup2(w->fds[to], to) < 0)
+            return cm_err_sys(err, errno, "dup2");
     return 0;
 }
 
@@ -348,12 +353,13 @@ _Noreturn void __wrap_cm_worker_serve(const struct cm_worker_life *life)
 {
     struct cm_err err;
     struct cm_ipc_header h;
-    (void)life;
     cm_crash_channel(FD);
-    if (greet(&err))
+    if (greet(life->seq, &err))
         leave(70);
     while (cm_ipc_read_header(FD, CM_IPC_GATEWAY, CM_IPC_WORKER, &h, &err) > 0)
         if (execute(&h, &err))
             leave(71);
+        else
+            life->save(h.id);
     leave(0);
 }

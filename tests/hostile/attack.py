@@ -5,9 +5,9 @@ import dataclasses
 import enum
 import re
 
-#: What becomes of a session whose process dies while it runs code. This is the one place that says it: False, the
-#: session is lost and says so; True, it goes on with the state from before that execution.
-ROLLS_BACK = False
+#: What becomes of a session whose process dies while it runs code. This is the one place that says it: True, it goes
+#: on with the state from before that execution; False, it is lost and says so.
+ROLLS_BACK = True
 
 
 class Outcome(enum.Flag):
