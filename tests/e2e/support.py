@@ -294,8 +294,9 @@ class Sidecar:
     # --- what it looks like from outside
 
     def log_text(self):
-        self._log.seek(0)
-        return self._log.read()
+        # Opened anew: the server's writes move the position of the descriptor that it shares with us.
+        with open(f"/proc/self/fd/{self._log.fileno()}", encoding="utf-8") as log:
+            return log.read()
 
     def log_lines(self):
         """The log as JSON objects; a line that is none fails. What follows the last newline is still being written."""

@@ -14,6 +14,10 @@ from support import PATIENCE, Sidecar, eventually, resident_bytes
 SLACK_BYTES = 12 << 20
 #: A neighbour's call does next to nothing. On a machine that has other things to do as well it takes this at most.
 PROMPT_SECONDS = 2.0
+#: Two as set, and as many as are started at once.
+SPARES_MAX = 2 + 16
+#: The gateway's, for each: the channel and the process.
+DESCRIPTORS_OF_A_SPARE = 2
 BEAT_PAUSE = 0.02
 BACK_WITHIN = 5.0
 
@@ -129,7 +133,11 @@ class Stage:
     # --- what must hold after every attack
 
     def _counts(self):
-        return len(self.server.children()), len(self.server.descriptors())
+        """Processes and descriptors without those of spare workers: a worker that was asked for by a session which
+        ended meanwhile becomes one spare more, until the next session takes it."""
+        spares = int(self.server.metric("codemode_spare_workers"))
+        assert spares <= SPARES_MAX, f"{spares} spare workers"
+        return len(self.server.children()) - spares, len(self.server.descriptors()) - DESCRIPTORS_OF_A_SPARE * spares
 
     def _remember(self):
         seen = []
@@ -164,7 +172,7 @@ class Stage:
         children, descriptors = self._counts()
         found = []
         if children > self.children:
-            found.append(f"{children} processes, {self.children} at rest")
+            found.append(f"{children} processes besides spare ones, {self.children} at rest")
         if descriptors > self.descriptors + 1:  # this thread's own connection may have been closed and opened
             found.append(f"{descriptors} descriptors, {self.descriptors} at rest")
         grown = resident_bytes(self.pid) - self.resident
@@ -206,7 +214,9 @@ class Stage:
         self.heart.stop()
         self.heart.session.delete()
         try:
-            self.server.check_clean()
+            self.check_alive()
+            eventually(lambda: self.server.metric("wasm_sessions_active") == 0, "no session is left")
+            eventually(lambda: self._counts()[0] < self.children, "the neighbour's process has ended, and no other is left")
         finally:
             status = self.server.stop()
             self._folder.cleanup()

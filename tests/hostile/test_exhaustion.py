@@ -16,7 +16,7 @@ TIME = [
     Attack("factorial of ten million", "import math\nmath.factorial(10 ** 7)", SOFT | ROLLED),
     Attack("number of ten million digits", "int('9' * 10 ** 7)", EXC, says="ValueError.*4300"),
     Attack("text of a huge number", "str(1 << 10 ** 6)", EXC, says="ValueError.*4300"),
-    Attack("huge number without the guard", "import sys\nsys.set_int_max_str_digits(0)\nlen(str(1 << 10 ** 8))", SOFT | ROLLED),
+    Attack("huge number without the guard", "import sys\nsys.set_int_max_str_digits(0)\nlen(str(1 << 10 ** 8))", SOFT | ROLLED | EXC),
     Attack("catastrophic regular expression", "import re\nre.match('(a+)+$', 'a' * 60 + 'b')", SOFT | ROLLED),
     Attack("catastrophic alternatives", "import re\nre.match('(a|aa|a?)+$', 'a' * 10_000 + '!')", SOFT | ROLLED),
     Attack("regular expression of nested counts", "import re\nre.compile('((((x{1,900}){1,900}){1,900}){1,900})*').match('x' * 10 ** 6)", SOFT | ROLLED | EXC | HARMLESS),
