@@ -21,6 +21,7 @@ STREAMS = {
     "tempfile": "import tempfile; tempfile.mktemp()",
     "random of its own": "import random; random.Random().random()",
     "system random": "import random; random.SystemRandom().random()",
+    "sqlite": "import sqlite3; sqlite3.connect(':memory:').execute('select hex(randomblob(16))').fetchone()",
     "shuffle": "import random; l = list(range(30)); random.shuffle(l); l",
     "forged state": "import random; random.getstate()[1][:4]",
 }
