@@ -631,79 +631,24 @@ bool cm_fs_entry(struct cm_node *dir, uint64_t index, struct cm_entry *ret)
     return true;
 }
 
-/* ---- the archive */
+/* ---- what is not the session's */
 
-struct tar_header { /* POSIX ustar */
-    char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], checksum[8], type, linkname[100];
-    char magic[6], version[2], uname[32], gname[32], major[8], minor[8], prefix[155], pad[12];
-};
-_Static_assert(sizeof(struct tar_header) == 512, "ustar");
-
-static uint64_t octal(const char *s, size_t len)
+void cm_fs_share(struct cm_node *n, const char *data, uint32_t size)
 {
-    uint64_t v = 0;
-    for (size_t i = 0; i < len && s[i] >= '0' && s[i] <= '7'; i++)
-        v = v * 8 + (uint64_t)(s[i] - '0');
-    return v;
+    n->data = (char *)data;
+    n->size = n->capacity = size;
+    n->readonly = true;
 }
 
-static size_t full_name(const struct tar_header *h, char *out)
+void cm_fs_date(struct cm_node *n, int64_t at)
 {
-    size_t n = strnlen(h->prefix, sizeof h->prefix), m = strnlen(h->name, sizeof h->name);
-    memcpy(out, h->prefix, n);
-    if (n)
-        out[n++] = '/';
-    memcpy(out + n, h->name, m);
-    return n + m;
+    n->atime = n->mtime = n->ctime = at;
 }
 
-static int mount_member(const struct tar_header *h, const char *data, size_t size)
-{
-    char name[sizeof h->prefix + 1 + sizeof h->name];
-    size_t len = full_name(h, name);
-    struct cm_node *n;
-    int rc;
-    if (h->type == '5')
-        rc = cm_fs_mkdir(cm_fs_root(), name, len);
-    else
-        rc = cm_fs_create(cm_fs_root(), name, len, false, true, &n);
-    if (!rc && h->type != '5') {
-        n->data = (char *)data;
-        n->size = n->capacity = (uint32_t)size;
-        n->readonly = true;
-    }
-    if (!rc) {
-        cm_fs_find(cm_fs_root(), name, len, false, &n);
-        n->atime = n->mtime = n->ctime = (int64_t)octal(h->mtime, sizeof h->mtime) * 1000000000;
-    }
-    return rc;
-}
-
-/* Directories are made read-only last: until then they take their members. */
-static void seal(struct cm_node *dir)
+void cm_fs_seal(struct cm_node *dir)
 {
     for (uint32_t i = 0; i < dir->size; i++)
-        if (dir->entries[i]->node->type == __WASI_FILETYPE_DIRECTORY)
-            seal(dir->entries[i]->node);
-    dir->readonly = true;
-}
-
-int cm_fs_mount(const char *tar, size_t len)
-{
-    for (size_t at = 0; at + 512 <= len;) {
-        const struct tar_header *h = (const struct tar_header *)(tar + at);
-        if (!h->name[0])
-            break;
-        size_t size = h->type == '5' ? 0 : (size_t)octal(h->size, sizeof h->size);
-        if (size > len - at - 512)
-            return __WASI_ERRNO_INVAL;
-        int rc = mount_member(h, tar + at + 512, size);
-        if (rc)
-            return rc;
-        at += 512 + (size + 511) / 512 * 512;
-    }
-    struct cm_node *root = cm_fs_root();
-    for (uint32_t i = 0; i < root->size; i++)
-        seal(root->entries[i]->node);
-    return 0;
+        if (dir->entries[i] && dir->entries[i]->node->type == __WASI_FILETYPE_DIRECTORY)
+            cm_fs_seal(dir->entries[i]->node);
+    dir->readonly = dir != cm_fs_root();
 }

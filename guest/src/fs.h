@@ -67,6 +67,12 @@ void cm_fs_limit(uint64_t names, uint64_t bytes);
 /* What exists now is the image's and does not count. */
 void cm_fs_count_from_here(void);
 
+/* Makes it a read-only file of bytes that lie elsewhere, and stay there. */
+void cm_fs_share(struct cm_node *n, const char *data, uint32_t size);
+/* Sets all of its times, in ns since 1970. */
+void cm_fs_date(struct cm_node *n, int64_t at);
+/* Makes all directories below this one read-only, and itself, but for the root. */
+void cm_fs_seal(struct cm_node *dir);
 /* Builds the tree of a ustar archive, which must stay in place: its files are read-only and share its bytes. */
 int cm_fs_mount(const char *tar, size_t len);
 

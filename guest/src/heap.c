@@ -182,9 +182,13 @@ void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *p, size_t size);
 
-static void *or_first_aid(void *p)
+/* Not for a request that first aid would not satisfy, or whose failure the interpreter's allocator mends by smaller
+ * ones: code that fills the memory bit by bit would get it, and nothing would be left for the traceback. */
+enum { SMALL_REQUEST = 64 << 10 };
+
+static void *or_first_aid(void *p, size_t size)
 {
-    if (!p && first_aid) {
+    if (!p && first_aid && size <= SMALL_REQUEST) {
         free(first_aid);
         first_aid = NULL;
     }
@@ -193,15 +197,15 @@ static void *or_first_aid(void *p)
 
 void *__wrap_malloc(size_t size)
 {
-    return or_first_aid(__real_malloc(size));
+    return or_first_aid(__real_malloc(size), size);
 }
 
 void *__wrap_calloc(size_t count, size_t size)
 {
-    return or_first_aid(__real_calloc(count, size));
+    return or_first_aid(__real_calloc(count, size), (uint64_t)count * size > SMALL_REQUEST ? SIZE_MAX : 0);
 }
 
 void *__wrap_realloc(void *p, size_t size)
 {
-    return or_first_aid(__real_realloc(p, size));
+    return or_first_aid(__real_realloc(p, size), size);
 }
