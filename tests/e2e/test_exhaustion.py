@@ -34,6 +34,7 @@ EATERS = {
     "in an import": ("open('eater.py', 'w').write('rows = []\\nwhile True: rows.append(bytes(1000))')\nimport eater", 2, None),
     "in __del__ and beyond": ("rows = []\nclass A:\n    def __del__(self): rows.append(bytes(1 << 20))\nwhile True:\n    A(); rows.append(bytes(1 << 20))", 5, "rows"),
     "by formatting": ("rows = []\nwhile True:\n    rows.append(f'{len(rows):>10000}')", 3, "rows"),
+    "by calls": ("import sys\nsys.setrecursionlimit(10**9)\ndef f(n): return f(n + 1) + 1\nf(0)", 3, None),
     "a deque": ("import collections\nq = collections.deque()\nwhile True:\n    q.append(bytes(100))", 4, "q"),
     "a linked list": ("x = None\nwhile True:\n    x = (x, 'a' * 50)", 3, None),
     "exceptions": ("rows = []\nwhile True:\n    try: 1/0\n    except ZeroDivisionError as e: rows.append(e)", None, "rows"),

@@ -130,7 +130,7 @@ finally: gate.set()
 ]
 
 STACKS = [
-    Attack("recursion with a raised limit", "import sys\nsys.setrecursionlimit(2 ** 31 - 1)\ndef f(n): return f(n + 1) + 1\nf(0)", EXC | ROLLED, says="RecursionError|MemoryError|SystemError", timeout=5),
+    Attack("recursion with a raised limit", "import sys\nsys.setrecursionlimit(2 ** 31 - 1)\ndef f(n): return f(n + 1) + 1\nf(0)", EXC | ROLLED, says="RecursionError|MemoryError", timeout=5),
     Attack("repr of each other", "class A:\n    def __repr__(self): return repr(b)\nclass B:\n    def __repr__(self): return repr(a)\na, b = A(), B()\na", EXC | HARMLESS, says="RecursionError"),
     Attack("parentheses without end", "eval('(' * 100_000 + ')' * 100_000)", EXC, says="MemoryError|SyntaxError|RecursionError"),
     Attack("minus signs without end", "eval('-' * 200_000 + '1')", EXC, says="MemoryError|SyntaxError|RecursionError"),
@@ -141,7 +141,7 @@ STACKS = [
     Attack("syntax tree without end", "import ast\nn = ast.Constant(1)\nfor _ in range(100_000): n = ast.UnaryOp(ast.USub(), n)\neval(compile(ast.fix_missing_locations(ast.Expression(n)), 'x', 'eval'))", EXC | ROLLED, says="RecursionError|MemoryError", timeout=8),
     Attack("deep json", "import json\njson.loads('[' * 10 ** 6)", EXC | ROLLED, says="RecursionError"),
     Attack("deep pickle", "import pickle\nl = []\nfor _ in range(100_000): l = [l]\npickle.dumps(l)", EXC | ROLLED, says="RecursionError"),
-    Attack("deep copy", "import copy\nl = []\nfor _ in range(100_000): l = [l]\ncopy.deepcopy(l)", EXC | ROLLED, says="RecursionError|MemoryError|SystemError"),
+    Attack("deep copy", "import copy\nl = []\nfor _ in range(100_000): l = [l]\ncopy.deepcopy(l)", EXC | ROLLED, says="RecursionError|MemoryError"),
     Attack("chain of maps", "x = [1]\nfor _ in range(10 ** 6): x = map(int, x)\nlist(x)", EXC | ROLLED | SOFT, timeout=5),
     Attack("chain of exceptions", """
 e = None

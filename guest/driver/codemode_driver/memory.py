@@ -147,6 +147,11 @@ def begin():
     own = used()
 
 
+def is_full(limit):
+    """Whether a request of a mebibyte would fail."""
+    return bool(limit) and used() + (1 << 20) > limit
+
+
 def in_use(limit):
     """How much of the memory is taken; it does not shrink, so this is the peak, too."""
     of = f' of {mebi(limit)}' if limit else ''

@@ -49,6 +49,8 @@ _DEADLOCK = 'deadlock: every thread waits for another one, and nothing is left t
 _PARSER = 'Parser stack overflowed'
 _NESTED = ("the source code is nested too deeply for Python's parser (brackets, operators or branches inside one another); "
            "split it into several statements. This is not about the session's memory")
+#: CPython's words when calls have filled the memory and not even a MemoryError's traceback found room.
+_LOST = ('error return without exception set',)
 _armed = False
 _stopped = None  # where this cell's first interrupt arrived: its line, or nothing where it waits in the event loop
 
@@ -344,6 +346,8 @@ class Session:
                 self._recursion = RECURSION_FLOOR
 
     def _failed(self, exc):
+        if type(exc) is SystemError and exc.args == _LOST and memory.is_full(self._memory_limit):
+            exc = MemoryError().with_traceback(report.traceback_of(exc))
         if issubclass(type(exc), MemoryError):
             self._short_of_memory(exc)
         if type(exc) is KeyboardInterrupt and _take_deadlock():
