@@ -56,7 +56,7 @@ static int confine(pid_t gateway, const struct cm_image *image, const struct cm_
 _Noreturn void cm_worker_main(int channel, pid_t gateway, const struct cm_image *image)
 {
     struct cm_err err;
-    struct cm_worker_orders orders;
+    struct cm_worker_orders orders = {0};
     uint64_t seq;
     if (take_orders(channel, &orders, &err))
         _exit(70);

@@ -131,7 +131,7 @@ static int check_empty_or_object(struct request *rq, struct cm_err *err)
 void cm_http_interrupt(struct request *rq)
 {
     struct cm_err err;
-    bool stopped;
+    bool stopped = false;
     int rc = check_empty_or_object(rq, &err);
 
     if (rc == 0)
