@@ -300,16 +300,24 @@ def test_half_a_request(sidecar, shared):
     assert shared.value("1") == "1"
 
 
-def test_body_that_never_comes(sidecar):
-    """BODY_TIMEOUT is one second here."""
-    head = b'POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{"code"'
-    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=10 * PATIENCE) as sock:
+@pytest.mark.parametrize("drips", (False, True), ids=("silent", "byte-by-byte"))
+def test_body_that_never_comes(sidecar, shared, drips):
+    """BODY_TIMEOUT is one second here, and looked at each second; IDLE_TIMEOUT, which answers nothing, is longer."""
+    head = b'POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"code"'
+    received = b""
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=0.1 if drips else 20 * PATIENCE) as sock:
         sock.sendall(head)
         started = time.monotonic()
-        with contextlib.suppress(ConnectionError):
-            while sock.recv(4096):
-                pass
+        while time.monotonic() - started < 20 * PATIENCE:
+            try:
+                if not (data := sock.recv(4096)):
+                    break
+                received += data
+            except TimeoutError:
+                sock.sendall(b" ")
         assert time.monotonic() - started < 8 * PATIENCE
+    assert received.startswith(b"HTTP/1.1 408 ") and b'"code":"request_timeout"' in received, received
+    assert shared.value("1") == "1"
 
 
 def test_idle_connection_is_closed(sidecar):

@@ -48,6 +48,7 @@ struct conn {
     unsigned magic;
     int fd;
     bool hung; /* the client has closed its side */
+    struct request *receiving; /* whose body has not ended yet */
     struct request *waiting;
     struct conn *prev, *next;
     uint64_t head_until_ns; /* when the next request's head must be there; 0 = it is */
@@ -148,6 +149,8 @@ void cm_http_run(struct cm_http *h);
 enum MHD_Result cm_http_on_request(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
                                    const char *version, const char *data, size_t *len, void **state);
 void cm_http_on_completed(void *cls, struct MHD_Connection *mhd, void **state, enum MHD_RequestTerminationCode why);
+/* The body has taken longer than BODY_TIMEOUT: answers that; the connection has to be closed then. */
+void cm_http_too_slow(struct request *rq);
 /* The handler's answer comes later: parks the connection. */
 void cm_http_wait(struct request *rq);
 /* The answer of a waiting request is set. */

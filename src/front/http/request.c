@@ -118,6 +118,7 @@ static struct request *new_request(struct cm_http *h, struct MHD_Connection *mhd
     assert(rq->conn->magic == CONN_MAGIC);
     rq->started_ns = cm_clock_ns();
     rq->conn->head_until_ns = 0;
+    rq->conn->receiving = rq;
     cm_buf_init(&rq->body, h->conf->max_body);
     snprintf(rq->method, sizeof(rq->method), "%s", method);
     snprintf(rq->path, sizeof(rq->path), "%s", url);
@@ -195,29 +196,33 @@ static enum MHD_Result on_headers(struct request *rq, const char *url, const cha
         refuse_size(rq);
     if (!rq->answer.status)
         return MHD_YES;
-    if (rc == CM_ERR_BAD_REQUEST || hd.expect || length / DROP_FACTOR > rq->http->conf->max_body)
-        return cm_http_send(rq);
-    return MHD_YES;
+    if (rc != CM_ERR_BAD_REQUEST && !hd.expect && length / DROP_FACTOR <= rq->http->conf->max_body)
+        return MHD_YES;
+    rq->conn->receiving = NULL;
+    return cm_http_send(rq);
 }
 
-static enum MHD_Result abort_body(struct request *rq, int code, const char *text)
+static void abort_body(struct request *rq, int code, const char *text)
 {
     struct cm_err err;
 
+    rq->conn->receiving = NULL;
     cm_err_set(&err, code, "%s", text);
     cm_http_send_raw(rq, &err);
-    return MHD_NO;
+}
+
+void cm_http_too_slow(struct request *rq)
+{
+    abort_body(rq, CM_ERR_TOO_SLOW, "body: did not arrive within BODY_TIMEOUT");
 }
 
 static enum MHD_Result on_body(struct request *rq, const char *data, size_t len)
 {
-    const struct cm_conf *conf = rq->http->conf;
-
     rq->received += len;
-    if (rq->received / DROP_FACTOR > conf->max_body)
-        return abort_body(rq, CM_ERR_TOO_LARGE, "body: has more than the bytes of MAX_BODY, many times over");
-    if ((double)(cm_clock_ns() - rq->started_ns) > conf->body_timeout * 1e9)
-        return abort_body(rq, CM_ERR_TOO_SLOW, "body: did not arrive within BODY_TIMEOUT");
+    if (rq->received / DROP_FACTOR > rq->http->conf->max_body) {
+        abort_body(rq, CM_ERR_TOO_LARGE, "body: has more than the bytes of MAX_BODY, many times over");
+        return MHD_NO;
+    }
     if (rq->answer.status || rq->route->body == BODY_NONE)
         return MHD_YES;
     int rc = hold(rq, data, len);
@@ -232,6 +237,7 @@ static enum MHD_Result on_end(struct request *rq)
 {
     struct cm_err err;
 
+    rq->conn->receiving = NULL;
     if (rq->state == GONE)
         return MHD_NO;
     if (rq->state == RECEIVING && !rq->answer.status) {
@@ -274,6 +280,7 @@ void cm_http_on_completed(void *cls, struct MHD_Connection *mhd, void **state, e
     if (!rq)
         return;
     const struct cm_conf *conf = rq->http->conf;
+    rq->conn->receiving = NULL;
     rq->conn->head_until_ns = cm_clock_ns() + (uint64_t)((conf->idle_timeout + conf->head_timeout) * 1e9);
     *state = NULL;
     cm_http_drop_body(rq);

@@ -137,19 +137,24 @@ static void on_daemon(void *arg, int events)
     cm_http_run(arg);
 }
 
-/* The daemon's own idle time begins anew with each byte; a head that comes byte by byte would never end. */
-static void cut_slow_heads(const struct cm_http *h)
+/* The daemon's own idle time begins anew with each byte: what comes byte by byte would never end. A body that has
+ * stopped would end at the idle time, without an answer. */
+static void cut_slow(const struct cm_http *h)
 {
-    uint64_t now = cm_clock_ns();
+    uint64_t now = cm_clock_ns(), body_ns = (uint64_t)(h->conf->body_timeout * 1e9);
 
-    for (struct conn *conn = h->conns; conn; conn = conn->next)
-        if (conn->head_until_ns && now > conn->head_until_ns)
+    for (struct conn *conn = h->conns; conn; conn = conn->next) {
+        bool body = conn->receiving && now - conn->receiving->started_ns > body_ns;
+        if (body)
+            cm_http_too_slow(conn->receiving);
+        if (body || (conn->head_until_ns && now > conn->head_until_ns))
             shutdown(conn->fd, SHUT_RDWR);
+    }
 }
 
 static void on_tick(void *arg)
 {
-    cut_slow_heads(arg);
+    cut_slow(arg);
     cm_http_run(arg);
 }
 
