@@ -121,6 +121,8 @@ static void allows_what_a_worker_needs(void **state)
         {SYS_sendto, {0, (long)&byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL}},
         {SYS_ppoll, {0, 0, (long)&t, 0, 8}},
         {SYS_clock_gettime, {CLOCK_MONOTONIC, (long)&t}},
+        {SYS_clock_gettime, {CLOCK_REALTIME, (long)&t}},
+        {SYS_clock_gettime, {CLOCK_PROCESS_CPUTIME_ID, (long)&t}},
         {SYS_getrandom, {(long)&byte, 1, 0}},
         {SYS_setitimer, {ITIMER_REAL, (long)&off, 0}},
         {SYS_mprotect, {(long)page, 4096, PROT_NONE}},
@@ -154,8 +156,10 @@ static void pins_arguments(void **state)
         {SYS_read, {1l << 32, (long)&byte, 0}}, /* the kernel sees 0, a filter of 32 bits as well */
         {SYS_write, {2, (long)&byte, 1}},
         {SYS_writev, {1, 0, 0}},
-        {SYS_sendto, {3, (long)&byte, 1}},
-        {SYS_sendto, {0, (long)&byte, 1, 0, (long)&byte, 1}}, /* an address */
+        {SYS_sendto, {3, (long)&byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL}},
+        {SYS_sendto, {0, (long)&byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL, (long)&byte, 1}}, /* an address */
+        {SYS_sendto, {0, (long)&byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_OOB}},
+        {SYS_clock_gettime, {~1l * 8 | 2, (long)&byte}}, /* the processor time of process 1 */
         {SYS_setitimer, {ITIMER_PROF}},
         {SYS_getrandom, {(long)&byte, 1, 2}},
         {SYS_mprotect, {0x10000, 4096, PROT_READ}},
