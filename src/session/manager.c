@@ -390,7 +390,8 @@ int cm_sessions_interrupt(struct cm_sessions *m, const char *id, bool *ret_stopp
         return err->code;
     *ret_stopped = s->running != NULL;
     if (s->running) {
-        s->running->stopped = s->state == CM_S_RUNNING;
+        if (s->state == CM_S_RUNNING) /* else it is decided why it stops */
+            s->running->stopped = true;
         cm_session_event(s, CM_SE_STOP, NULL);
     }
     return 0;

@@ -47,6 +47,8 @@ static void interrupt_on_request(void **state)
     assert_int_equal(begin(w, id, "hang", 0, &a), 0);
     run_for(w, 30);
     assert_int_equal(cm_sessions_interrupt(w->m, id, &stopped, NULL), 0);
+    run_for(w, 10);
+    assert_int_equal(cm_sessions_interrupt(w->m, id, &stopped, NULL), 0); /* once more changes nothing */
     await(w, &a.done);
     assert_string_equal(a.error_type, "KeyboardInterrupt");
     assert_int_equal(a.res.state, CM_STATE_ROLLED_BACK);
