@@ -247,6 +247,7 @@ struct cm_zygote {
     struct cm_timer *timer; /* STARTING: until HELLO is due; DOWN: until the next start */
     uint64_t started_ns;
     unsigned backoff_ms;
+    uint32_t layers; /* that its newest HELLO named: the next one must not have less */
     char image[CM_IMAGE_NAME_MAX]; /* as its newest HELLO named it, printable ASCII; empty before the first */
 };
 

@@ -51,10 +51,17 @@ static void on_hello(struct cm_sessions *m, const struct cm_ipc_fields *f)
     struct cm_zygote *z = &m->zygote;
     size_t len = 0;
     const char *image = cm_ipc_get_bytes(f, CM_FIELD_IMAGE_HASH, &len);
+    uint32_t layers = (uint32_t)cm_ipc_get_uint(f, CM_FIELD_LAYERS, 0);
 
+    /* It tries out what the machine allows, and a machine that is short of something may refuse for a moment. */
+    if (z->layers & ~layers) {
+        cm_zygote_kill(m, "it has put on fewer layers than the one before it");
+        return;
+    }
+    z->layers = layers;
     cm_printable(z->image, sizeof z->image, image, len);
     cm_metrics_info(m->metrics, "image", z->image);
-    show_layers(m, (uint32_t)cm_ipc_get_uint(f, CM_FIELD_LAYERS, 0));
+    show_layers(m, layers);
     z->state = CM_ZYGOTE_UP;
     cm_timer_stop(z->timer);
     cm_log(CM_LOG_INFO, "zygote_ready", CM_LOG_INT("pid", z->pid), CM_LOG_STR("image", z->image),

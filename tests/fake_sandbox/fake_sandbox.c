@@ -408,6 +408,17 @@ static void spawn(uint64_t id, int fd, const char *image)
     close(pidfd);
 }
 
+/* The first zygote of a "weakens" has two layers, those after it have one. It leaves a file where its image would be. */
+static uint64_t layers(const char *image)
+{
+    int fd = image_is(image, "weakens") ? open(image, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600) : -1;
+
+    if (fd < 0)
+        return 1;
+    close(fd);
+    return 3;
+}
+
 static int zygote(const char *image)
 {
     struct cm_ipc_header head;
@@ -420,6 +431,7 @@ static int zygote(const char *image)
         pause();
     cm_ipc_msg_begin(&m, CM_MSG_HELLO, 0);
     cm_ipc_put_bytes(&m, CM_FIELD_IMAGE_HASH, "fake-\x1b\xcd", 7);
+    cm_ipc_put_uint(&m, CM_FIELD_LAYERS, layers(image));
     if (cm_ipc_write(CHANNEL_FD, &m, NULL) < 0)
         return 1;
     while (cm_ipc_recv_header_fd(CHANNEL_FD, CM_IPC_GATEWAY, CM_IPC_ZYGOTE, &head, &fd, NULL) == 1 &&

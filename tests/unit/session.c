@@ -301,6 +301,36 @@ static void zygote_dies_between_birth_and_word(void **state)
     close_world(w);
 }
 
+/* A zygote that comes up while the machine refuses it a layer must not fork workers without it. */
+static void weaker_zygote_does_not_serve(void **state)
+{
+    char folder[] = "/tmp/cm-weakens-XXXXXX", image[64];
+    struct cm_sessions_config c = standard;
+    (void)state;
+
+    assert_non_null(mkdtemp(folder));
+    snprintf(image, sizeof image, "%s/weakens", folder);
+    c.image_path = image;
+    struct world *w = open_world(c);
+    create(w);
+    assert_string_equal(execute(w, w->id, "count", 0)->result, "1");
+    int pid = zygote_pid();
+    if (pid != 0) { /* a kernel with the list of children */
+        kill(pid, SIGKILL);
+        run_for(w, 400);
+        assert_false(cm_sessions_ready(w->m));
+        assert_true(cm_metrics_get(w->metrics, CM_M_ZYGOTE_RESTARTS, 0) >= 2); /* and it is tried again */
+        assert_int_equal(cm_metrics_get(w->metrics, CM_M_LAYER_ACTIVE, 1), 1);
+        assert_string_equal(execute(w, w->id, "count", 0)->result, "2"); /* workers that are there do not mind */
+        assert_int_equal(unlink(image), 0);
+        run_for(w, 1500);
+        assert_true(cm_sessions_ready(w->m));
+    }
+    close_world(w);
+    unlink(image);
+    assert_int_equal(rmdir(folder), 0);
+}
+
 static void missing_sandbox(void **state)
 {
     struct cm_loop *loop = cm_loop_new(NULL);
@@ -495,6 +525,7 @@ int main(void)
         cmocka_unit_test(spawn_failures_are_answers),
         cmocka_unit_test(silent_zygote_has_a_deadline),
         cmocka_unit_test(zygote_dies_between_birth_and_word),
+        cmocka_unit_test(weaker_zygote_does_not_serve),
         cmocka_unit_test(missing_sandbox),
         cmocka_unit_test(drain_finishes_and_refuses),
         cmocka_unit_test(drain_has_a_deadline),
