@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Output that is too long for its answer: head and tail in the answer, all of it by its id."""
 
+import contextlib
+import socket
+
+from support import eventually, resident_bytes, running_sidecar
+
 SETTINGS = {
     "MAX_OUTPUT": "4096",
     "STORED_OUTPUT": "1Mi",
@@ -95,3 +100,28 @@ def test_a_hog_costs_its_neighbours_nothing(sidecar):
 def test_one_shot_has_nothing_to_ask_for_later(sidecar):
     reply = sidecar.execute("print('x' * 9000)")
     assert reply["stdout_truncated"] is True and reply["stdout_ref"] is None and reply["stdout_bytes"] == 9001
+
+
+def test_clients_that_do_not_read_take_no_more_than_there_is():
+    """Each of these answers is six megabytes of the server's memory for as long as its client likes."""
+    size, clients = 6_000_000, 30
+    with running_sidecar(MAX_OUTPUT="4096", STORED_OUTPUT="8Mi") as sidecar, contextlib.ExitStack() as stack:
+        session = sidecar.create()
+        ref = session.ok(f"print('x' * {size})")["stdout_ref"]
+        before, answers = resident_bytes(sidecar.process.pid), []
+        for _ in range(clients):
+            sock = stack.enter_context(socket.socket())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            sock.settimeout(10)
+            sock.connect(("127.0.0.1", sidecar.port))
+            sock.sendall(f"GET {ref} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            answers.append(sock.recv(12).decode())
+        assert answers[0] == "HTTP/1.1 200" and answers.count("HTTP/1.1 503") >= clients - 6, answers
+        assert resident_bytes(sidecar.process.pid) - before < 60 << 20
+        refused = sidecar.request("GET", ref)
+        assert refused.status_code == 503 and refused.json()["code"] == "out_of_memory" and refused.headers["Retry-After"]
+        assert sidecar.request("GET", ref, params={"length": 5}).text == "xxxxx"
+        reply = session.ok("print('y' * 3000); 'z' * 100_000")  # there is room left for what exists only once
+        assert len(reply["stdout"]) == 3001 and len(reply["result"]) > 100_000
+        stack.pop_all().close()
+        eventually(lambda: sidecar.request("GET", ref).status_code == 200, "there is room again")

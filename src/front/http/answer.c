@@ -12,9 +12,10 @@
 #include "obs/metrics.h"
 #include "wire/json.h"
 
-#define ERROR_MAX 8192 /* three short texts, each byte at most six when escaped */
-#define WORDS_MAX (3 * CM_ERR_TEXT_MAX) /* each bad byte becomes three */
-#define JSON_TYPE "application/json"
+#define ERROR_MAX     8192 /* three short texts, each byte at most six when escaped */
+#define UNREAD_FACTOR 16 /* answers together take up to this many times the largest one */
+#define WORDS_MAX     (3 * CM_ERR_TEXT_MAX) /* each bad byte becomes three */
+#define JSON_TYPE     "application/json"
 
 /* The text may quote what a client has sent, which may be no UTF-8, or cut in the middle of a character. */
 static int put_words(struct cm_buf *buf, const char *text)
@@ -115,10 +116,30 @@ static void add_headers(const struct request *rq, struct MHD_Response *response)
         MHD_add_response_header(response, "Connection", "close");
 }
 
+/* Clients that ask and do not read would take the memory of everybody. What is stored can be asked for again, so
+ * it is refused first: that leaves room for answers that there are only once. */
+static void hold(struct request *rq)
+{
+    struct cm_http *h = rq->http;
+    size_t max = UNREAD_FACTOR * (h->conf->stored_output > h->answer_max ? h->conf->stored_output : h->answer_max);
+    struct cm_err err;
+
+    if (rq->answer.body.len > ERROR_MAX && h->unread + rq->answer.body.len > (rq->answer.has_output ? max / 4 : max)) {
+        cm_err_set(&err, CM_ERR_NO_MEMORY, "too many large answers wait for their clients to read them");
+        rq->answer.has_output = false;
+        cm_http_answer_error(rq, &err);
+    }
+    h->unread += rq->answer.body.len - rq->unread;
+    rq->unread = rq->answer.body.len;
+}
+
 enum MHD_Result cm_http_send(struct request *rq)
 {
     size_t len;
 
+    if (!rq->answer.status)
+        return MHD_NO;
+    hold(rq);
     if (!rq->answer.status)
         return MHD_NO;
     char *data = cm_buf_steal(&rq->answer.body, &len);

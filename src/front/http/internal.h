@@ -40,6 +40,7 @@ struct cm_http {
     struct cm_limits caps;   /* the most that a request may ask for */
     size_t answer_max;       /* bytes of one answer */
     size_t held;             /* bytes of all request bodies in memory */
+    size_t unread;           /* bytes of all answers that are under way */
     char id_seed[17];        /* of the correlation ids that we make */
     uint64_t id_count;
 };
@@ -94,6 +95,7 @@ struct request {
     struct cm_exec *exec;        /* while one is queued or runs */
     struct cm_buf body;
     uint64_t started_ns, received; /* received: bytes of body, also the dropped ones */
+    size_t unread;                 /* its part of http->unread */
     struct ids ids;
     char correlation[CORRELATION_MAX + 1];
     char method[8], path[128]; /* for the log, cut */

@@ -284,6 +284,7 @@ void cm_http_on_completed(void *cls, struct MHD_Connection *mhd, void **state, e
     rq->conn->head_until_ns = cm_clock_ns() + (uint64_t)((conf->idle_timeout + conf->head_timeout) * 1e9);
     *state = NULL;
     cm_http_drop_body(rq);
+    rq->http->unread -= rq->unread;
     rq->http = NULL;
     rq->mhd = NULL;
     rq->conn = NULL;
