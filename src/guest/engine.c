@@ -151,9 +151,18 @@ CM_IMPORT uint32_t wasm_rt_grow_memory(wasm_rt_memory_t *memory, uint32_t pages)
     return old;
 }
 
+static bool is_memory(uint32_t at, uint32_t len)
+{
+    return (uint64_t)at + len <= cm_guest.w2c_memory.size;
+}
+
+/* A guest may point the host to one of its guards, where an access would look like a fault of the host's own. */
 void *cm_guest_memory(uint32_t at, uint32_t len)
 {
-    return (uint64_t)at + len <= cm_guest.w2c_memory.size ? CM_MEMORY + at : NULL;
+    for (uint32_t i = 0; i < cm_state.guard_count; i++)
+        if (at < cm_state.guards[i] + (uint64_t)PAGE && (uint64_t)at + len > cm_state.guards[i])
+            return NULL;
+    return is_memory(at, len) ? CM_MEMORY + at : NULL;
 }
 
 uint64_t cm_guest_size(void)
@@ -405,11 +414,12 @@ CM_IMPORT void Z_hostZ_spawn(u32 slot, u32 shadow_top)
 CM_IMPORT void Z_hostZ_guard(u32 at)
 {
     need_stack();
-    void *page = checked(at, PAGE);
+    if (!is_memory(at, PAGE))
+        wasm_rt_trap(WASM_RT_TRAP_OOB);
     if (at % PAGE || cm_state.guard_count == CM_STACKS)
         wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
     cm_state.guards[cm_state.guard_count++] = at;
-    guard_or_trap(page);
+    guard_or_trap(CM_MEMORY + at);
 }
 
 CM_IMPORT void Z_hostZ_exit(u32 code)

@@ -53,7 +53,7 @@ enum cm_guest_event cm_guest_run(uint32_t *ret_result);
 /* Answers a wait: CM_WAIT_*. Then run again. */
 void cm_guest_resume(uint32_t wait_result);
 
-/* Linear memory from `at`, or NULL when `len` bytes do not fit in it. */
+/* Linear memory from `at`, or NULL when `len` bytes do not fit in it, or a guard page lies among them. */
 void *cm_guest_memory(uint32_t at, uint32_t len);
 uint64_t cm_guest_size(void);
 

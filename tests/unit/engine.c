@@ -66,8 +66,11 @@ static void interrupt(void)
 /* Whatever the guest has written into the words that signal handlers use, they stay in its memory. */
 static void interrupt_with_wild_words(void)
 {
-    static const uint32_t wild[] = {0, 1, 3, 0x7fffffff, 0xfffffffc, 0xffffffff};
+    enum { GUARD = 8192 };
+    static const uint32_t wild[] = {0, 1, 3, GUARD, GUARD + 4092, 0x7fffffff, 0xfffffffc, 0xffffffff};
     map(256 * MIB);
+    cm_state.guards[cm_state.guard_count++] = GUARD;
+    CHECK(!cm_guest_guard(true, &(struct cm_err){0}));
     struct cm_guest_poll *p = cm_guest_memory(cm_state.poll, sizeof *p);
     CHECK(p);
     for (size_t i = 0; i < sizeof wild / sizeof *wild; i++) {
@@ -173,6 +176,8 @@ BREAKS(emit_outside, Z_hostZ_emit(1, size32(), 1), OUTSIDE)
 BREAKS(emit_to_nowhere, Z_hostZ_emit(3, 0, 1), ABORTED)
 BREAKS(touch_above, part_touch((char *)CM_MEMORY + (300 * MIB)), OUTSIDE)
 BREAKS(touch_the_end, part_touch((char *)CM_MEMORY + CM_MEMORY_RESERVED - 1), OUTSIDE)
+BREAKS(emit_a_guard, (Z_hostZ_guard(8192), Z_hostZ_emit(1, 8000, 400)), OUTSIDE)
+BREAKS(random_into_a_guard, (Z_hostZ_guard(8192), Z_hostZ_random(12287, 1)), OUTSIDE)
 BREAKS(touch_a_guard, (Z_hostZ_guard(8192), part_touch((char *)CM_MEMORY + 8200)), "stack exhausted")
 BREAKS(fill_above, part_memset((char *)CM_MEMORY + (255 * MIB), 2 * MIB), OUTSIDE)
 BREAKS(fill_a_guard, (Z_hostZ_guard(8192), part_memset((char *)CM_MEMORY + 4096, 8192)), "stack exhausted")
@@ -250,10 +255,10 @@ static void freezes_and_thaws(void **state)
 static void traps_what_breaks_the_rules(void **state)
 {
     static void (*const all[])(void) = {
-        switch_to_itself, switch_from_another, switch_to_none, switch_too_far,       spawn_on_main,  spawn_too_far,
-        spawn_on_itself,  guard_between_pages, guard_outside,  guard_too_often,      random_outside, random_wraps,
-        emit_outside,     emit_to_nowhere,     touch_above,    touch_the_end,        touch_a_guard,  stack_too_deep,
-        exit_by_itself,   fill_above,          fill_a_guard,   import_without_stack,
+        switch_to_itself, switch_from_another, switch_to_none, switch_too_far,  spawn_on_main, spawn_too_far,
+        spawn_on_itself,  guard_between_pages, guard_outside,  guard_too_often, emit_a_guard,  random_into_a_guard,
+        random_outside,   random_wraps,        emit_outside,   emit_to_nowhere, touch_above,   touch_the_end,
+        touch_a_guard,    stack_too_deep,      exit_by_itself, fill_above,      fill_a_guard,  import_without_stack,
     };
     (void)state;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
@@ -265,7 +270,11 @@ static void pointers_are(void)
 {
     map(256 * MIB);
     uint32_t size = size32();
-    CHECK(cm_guest_memory(0, size) == CM_MEMORY);
+    CHECK(cm_guest_memory(0, 4096) == CM_MEMORY && cm_guest_memory(size, 0) == CM_MEMORY + size);
+    CHECK(cm_state.guard_count > 0);
+    uint32_t guard = cm_state.guards[0];
+    CHECK(!cm_guest_memory(guard, 1) && !cm_guest_memory(guard + 4095, 1) && !cm_guest_memory(guard - 4, 5));
+    CHECK(cm_guest_memory(guard - 4, 4) && cm_guest_memory(guard + 4096, 1) && !cm_guest_memory(0, size));
     CHECK(cm_guest_memory(size - 4, 4) == CM_MEMORY + size - 4);
     CHECK(!cm_guest_memory(size - 4, 5) && !cm_guest_memory(size, 1));
     CHECK(!cm_guest_memory(UINT32_MAX, UINT32_MAX) && !cm_guest_memory(4, UINT32_MAX) &&
