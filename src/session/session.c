@@ -156,6 +156,7 @@ static void run_next(struct cm_session *s, const struct cm_session_input *in)
     while (s->queue) {
         struct cm_exec *e = s->queue;
         cm_session_dequeue(s, e);
+        e->cpu_start_ns = cm_exec_cpu_clock(s->worker->pid); /* the worker may be done before we are on again */
         if (cm_exec_send(e, s->worker->channel, &err) < 0) {
             cm_exec_fail(e, CM_L_OUTCOME_ERROR, err.code, err.text);
             continue;
@@ -163,7 +164,6 @@ static void run_next(struct cm_session *s, const struct cm_session_input *in)
         e->session = s;
         s->executions++;
         set_running(s, e);
-        e->cpu_start_ns = cm_exec_cpu_clock(s->worker->pid);
         cm_timer_start(s->timer, cm_exec_time_left(e, s->worker), 0);
         return;
     }
@@ -246,6 +246,7 @@ static void finish(struct cm_session *s, const struct cm_session_input *in)
     s->used_ns = cm_clock_ns();
     s->memory_bytes = cm_ipc_get_uint(in->fields, CM_FIELD_PEAK_MEMORY, 0);
     if (e->atomic && !s->oneshot && has_failed(e, in->fields)) {
+        cm_exec_look(e, s->worker);  /* which is about to go, and its clock with it */
         cm_exec_keep(e, in->fields); /* without memory for it, its reason is what gets lost */
         roll_back(s, e->seq);
         return;
