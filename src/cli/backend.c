@@ -30,6 +30,19 @@ void cm_outcome_done(struct cm_outcome *o)
     *o = (struct cm_outcome){0};
 }
 
+bool cm_backend_is_lost(const struct cm_err *err)
+{
+    switch (err->code) {
+    case CM_ERR_BAD_REQUEST: /* what the sidecar refused, for whatever reason that passes */
+    case CM_ERR_QUEUE_FULL:
+    case CM_ERR_REVERTED:
+    case CM_ERR_TOO_LARGE:
+        return false;
+    default:
+        return true;
+    }
+}
+
 static enum cm_run_end end_of(const struct cm_answer *a)
 {
     return a->success ? CM_RUN_OK : a->timed_out ? CM_RUN_TIMED_OUT : CM_RUN_RAISED;
@@ -57,7 +70,7 @@ static int write_reason(const struct cm_answer *a, struct cm_buf *to)
 int cm_outcome_from(const struct cm_answer *a, struct cm_outcome *ret, struct cm_err *err)
 {
     cm_autobuf struct cm_buf reason;
-    struct cm_outcome o = {.end = end_of(a)};
+    struct cm_outcome o = {.end = end_of(a), .rolled_back = a->rolled_back};
 
     cm_buf_init(&reason, REASON_MAX);
     int rc = a->success ? 0 : write_reason(a, &reason);

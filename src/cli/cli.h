@@ -25,7 +25,8 @@ int cm_cli_plan(int argc, char **argv);
 int cm_cli_doctor(int argc, char **argv);
 int cm_cli_version(int argc, char **argv);
 
-/* What `exec` and `repl` have in common: [-s SESSION] [--url URL] [--timeout SECONDS]. */
+/* What `exec` and `repl` have in common: [-s SESSION] [--url URL] [--timeout SECONDS]
+ * [--on-error keep|rollback]. */
 struct cm_cli_options {
     struct cm_target target;
     const char *code; /* -c */

@@ -11,7 +11,8 @@
 #define SOURCE_MAX (64u << 20)
 
 static const char help[] =
-    "usage: codemode exec [-s SESSION] [--url URL] [--timeout SECONDS] [FILE | -c CODE | -]\n\n"
+    "usage: codemode exec [-s SESSION [--on-error keep|rollback]] [--url URL] [--timeout SECONDS] [FILE | -c CODE | "
+    "-]\n\n"
     "Runs Python code in a sandbox: from FILE, from -c, or from the standard input (-, or nothing given).\n"
     "Its output goes to stdout and stderr; the value of a last expression is printed, or, without -s, what the\n"
     "code has bound to `result`.\n\n"
@@ -19,7 +20,9 @@ static const char help[] =
     "  --url URL            the sidecar; default CODEMODE_URL, then WASM_MANAGER_SERVICE_URL; with neither, a\n"
     "                       private sandbox is started and shows output as it comes\n"
     "  --timeout SECONDS    limit of the execution, e.g. 2.5 or 250ms; default: the sidecar's, or\n"
-    "                       EXECUTION_TIMEOUT (30)\n\n";
+    "                       EXECUTION_TIMEOUT (30)\n"
+    "  --on-error WHAT      keep (the default) or rollback: code that fails leaves no trace in the session's "
+    "variables\n\n";
 
 static int read_all(FILE *file, struct cm_buf *to)
 {
@@ -85,6 +88,8 @@ int cm_cli_exec(int argc, char **argv)
         printf("%s%s", help, cm_cli_exit_help);
         return CM_EXIT_OK;
     }
+    if (o.target.atomic && !o.target.session)
+        return cm_cli_error(CM_EXIT_USAGE, "--on-error: only a session has a state to go back to; name one with -s");
     rc = read_source(&o, &source);
     return rc != CM_EXIT_OK ? rc : run(&o.target, cm_buf_data(&source), source.len);
 }

@@ -24,6 +24,7 @@ struct local {
     struct cm_exec *exec; /* while one runs */
     char session[CM_SESSION_ID_MAX];
     double timeout_s;
+    bool atomic;
     bool interrupted;
     int rc; /* of what was awaited last */
     struct cm_err err;
@@ -73,6 +74,7 @@ static void on_done(void *arg, const struct cm_exec_result *res, const struct cm
         struct cm_answer a = {
             .success = res->success,
             .timed_out = res->timed_out,
+            .rolled_back = res->state == CM_STATE_ROLLED_BACK,
             .err = res->err,
             .err_len = res->err_len,
             .result = res->result,
@@ -132,6 +134,7 @@ static int run(struct cm_backend *b, const char *code, size_t len, struct cm_out
         .timeout_s = l->timeout_s,
         .correlation_id = "cli",
         .mode = l->session[0] ? CM_EXEC_SESSION : CM_EXEC_ONESHOT,
+        .atomic = l->atomic,
     };
     int rc = cm_sessions_execute(l->sessions, l->session[0] ? l->session : NULL, &req, &ops, l, &l->exec, err);
 
@@ -220,6 +223,7 @@ int cm_backend_open_local(const struct cm_target *target, struct cm_backend **re
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a private sandbox");
     l->base = (struct cm_backend){run, close_local};
     l->timeout_s = target->timeout_s;
+    l->atomic = target->atomic;
     int rc = set_up(l, target, err);
     if (rc < 0) {
         close_local(&l->base);

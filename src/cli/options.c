@@ -42,6 +42,8 @@ int cm_cli_show(struct cm_outcome *o)
         fputs("KeyboardInterrupt\n", stderr);
     else if (o->error)
         fprintf(stderr, "%s%s", o->error, o->error[0] && o->error[strlen(o->error) - 1] == '\n' ? "" : "\n");
+    if (o->rolled_back)
+        cm_cli_error(code, "rolled back: the variables are as they were before this");
     cm_outcome_done(o);
     return code;
 }
@@ -58,7 +60,7 @@ static const char *url_from_environment(void)
 
 static int unknown(const char *arg, bool with_code)
 {
-    static const char *const known[] = {"--session", "--url", "--timeout", "--help", NULL};
+    static const char *const known[] = {"--session", "--url", "--timeout", "--on-error", "--help", NULL};
     const char *near = cm_word_nearest(arg, known);
 
     if (near)
@@ -71,6 +73,14 @@ static int set_timeout(struct cm_cli_options *o, const char *text)
 {
     if (!cm_conf_parse_seconds(text, &o->target.timeout_s) || !(o->target.timeout_s > 0))
         return cm_cli_error(CM_EXIT_USAGE, "--timeout: \"%s\" is not a time such as 30 or 250ms", text);
+    return CM_EXIT_OK;
+}
+
+static int set_on_error(struct cm_cli_options *o, const char *text)
+{
+    o->target.atomic = strcmp(text, "rollback") == 0;
+    if (!o->target.atomic && strcmp(text, "keep") != 0)
+        return cm_cli_error(CM_EXIT_USAGE, "--on-error: \"%s\" is neither keep nor rollback", text);
     return CM_EXIT_OK;
 }
 
@@ -105,12 +115,13 @@ static int set_flag(struct cm_cli_options *o, char **argv, int *i, bool with_cod
                         : takes_value(arg, "--url", "--url", next, i, &value)            ? &o->target.url
                         : with_code && takes_value(arg, "-c", "--code", next, i, &value) ? &o->code
                                                                                          : NULL;
-    if (!slot && !takes_value(arg, "--timeout", "--timeout", next, i, &value))
+    bool on_error = !slot && takes_value(arg, "--on-error", "--on-error", next, i, &value);
+    if (!slot && !on_error && !takes_value(arg, "--timeout", "--timeout", next, i, &value))
         return unknown(arg, with_code);
     if (!value)
         return cm_cli_error(CM_EXIT_USAGE, "%s: needs a value", arg);
     if (!slot)
-        return set_timeout(o, value);
+        return on_error ? set_on_error(o, value) : set_timeout(o, value);
     *slot = value;
     return CM_EXIT_OK;
 }

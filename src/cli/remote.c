@@ -27,7 +27,7 @@ struct remote {
     struct curl_slist *headers;
     char url[URL_MAX];
     char session[CM_SESSION_ID_MAX];
-    bool own_session;
+    bool own_session, atomic;
     double timeout_s;
     struct cm_buf answer;
 };
@@ -88,23 +88,25 @@ static int exchange(struct remote *r, const char *method, const char *path, cons
     return rc;
 }
 
-/* The `detail` of an error body, or the bare status. */
+/* The `detail` of an error body, or the bare status. CM_ERR_BAD_REQUEST, or why there is nothing to run in. */
 static int refused(struct remote *r, long status, struct cm_err *err)
 {
+    int code = status == 404 ? CM_ERR_NO_SESSION : status == 410 ? CM_ERR_SESSION_LOST : CM_ERR_BAD_REQUEST;
     struct cm_json_member m[] = {{.name = "detail"}};
     size_t len;
 
     if (cm_json_object(cm_buf_data(&r->answer), r->answer.len, m, 1, NULL) == 0 && m[0].value.kind == CM_JSON_STRING &&
         cm_json_decode(&m[0].value, &len))
-        return cm_err_set(err, CM_ERR_BAD_REQUEST, "%s: %.*s", r->url, (int)(len < 300 ? len : 300), m[0].value.raw);
-    return cm_err_set(err, CM_ERR_BAD_REQUEST, "%s: answered with HTTP status %ld", r->url, status);
+        return cm_err_set(err, code, "%s: %.*s", r->url, (int)(len < 300 ? len : 300), m[0].value.raw);
+    return cm_err_set(err, code, "%s: answered with HTTP status %ld", r->url, status);
 }
 
 static int write_body(const struct remote *r, const char *code, size_t len, struct cm_buf *body, struct cm_err *err)
 {
     int rc;
 
-    if ((rc = cm_buf_puts(body, "{\"code\":")) < 0 || (rc = cm_json_put_string(body, code, len)) < 0 ||
+    if ((rc = cm_buf_puts(body, r->atomic ? "{\"on_error\":\"rollback\",\"code\":" : "{\"code\":")) < 0 ||
+        (rc = cm_json_put_string(body, code, len)) < 0 ||
         (rc = r->timeout_s > 0 ? cm_buf_printf(body, ",\"timeout\":%.3f}", r->timeout_s) : cm_buf_puts(body, "}")) < 0)
         return cm_err_set(err, rc, "the code is too long to be sent");
     return 0;
@@ -123,12 +125,12 @@ static bool is_true(const struct cm_json_value *value)
 
 static int show(struct remote *r, struct cm_outcome *ret, struct cm_err *err)
 {
-    enum { OUT, ERR, RESULT, ERROR, TRACEBACK, SUCCESS, TIMED_OUT, COUNT };
-    struct cm_json_member m[COUNT] = {{.name = "stdout"},   {.name = "stderr"},    {.name = "result"},
-                                      {.name = "error"},    {.name = "traceback"}, {.name = "success"},
-                                      {.name = "timed_out"}};
+    enum { OUT, ERR, RESULT, ERROR, TRACEBACK, SUCCESS, TIMED_OUT, STATE, COUNT };
+    struct cm_json_member m[COUNT] = {{.name = "stdout"},    {.name = "stderr"},    {.name = "result"},
+                                      {.name = "error"},     {.name = "traceback"}, {.name = "success"},
+                                      {.name = "timed_out"}, {.name = "state"}};
     struct cm_answer a;
-    size_t out_len = 0;
+    size_t out_len = 0, state_len = 0;
     int rc = cm_json_object(cm_buf_data(&r->answer), r->answer.len, m, COUNT, err);
 
     if (rc < 0)
@@ -136,7 +138,8 @@ static int show(struct remote *r, struct cm_outcome *ret, struct cm_err *err)
     memset(&a, 0, sizeof(a));
     a.success = is_true(&m[SUCCESS].value);
     a.timed_out = is_true(&m[TIMED_OUT].value);
-    const char *out = text_of(&m[OUT].value, &out_len);
+    const char *out = text_of(&m[OUT].value, &out_len), *state = text_of(&m[STATE].value, &state_len);
+    a.rolled_back = state && state_len == 11 && memcmp(state, "rolled_back", 11) == 0;
     a.err = text_of(&m[ERR].value, &a.err_len);
     a.result = text_of(&m[RESULT].value, &a.result_len);
     a.error = text_of(&m[ERROR].value, &a.error_len);
@@ -247,6 +250,7 @@ int cm_backend_open_remote(const struct cm_target *target, struct cm_backend **r
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the HTTP client");
     r->base = (struct cm_backend){run, close_remote};
     r->timeout_s = target->timeout_s;
+    r->atomic = target->atomic;
     snprintf(r->url, sizeof(r->url), "%.*s", (int)len, target->url);
     snprintf(r->session, sizeof(r->session), "%s", target->session ? target->session : "");
     cm_buf_init(&r->answer, ANSWER_MAX);

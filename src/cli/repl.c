@@ -23,14 +23,15 @@
 #define PATH_LEN_MAX 1024
 
 static const char help[] =
-    "usage: codemode repl [-s SESSION] [--url URL] [--timeout SECONDS]\n\n"
+    "usage: codemode repl [-s SESSION] [--url URL] [--timeout SECONDS] [--on-error keep|rollback]\n\n"
     "An interactive Python session in a sandbox. What begins a block, or stands in open brackets or a\n"
     "triple-quoted string, goes on in the next line; an empty line ends a block. Ctrl-C interrupts the running\n"
     "code, Ctrl-D or exit() ends. Lines are remembered in codemode/history under XDG_STATE_HOME (~/.local/state).\n\n"
     "  -s, --session ID     work in this session of the sidecar, and leave it as it is then\n"
     "  --url URL            the sidecar; default CODEMODE_URL, then WASM_MANAGER_SERVICE_URL; with neither, a\n"
     "                       private sandbox is started\n"
-    "  --timeout SECONDS    limit of each execution, e.g. 2.5 or 250ms\n\n";
+    "  --timeout SECONDS    limit of each execution, e.g. 2.5 or 250ms\n"
+    "  --on-error WHAT      keep (the default) or rollback: an input that fails leaves no trace in the variables\n\n";
 
 /* Where lines come from: a person at a terminal, or a pipe. */
 struct input {
@@ -223,7 +224,7 @@ static bool is_blank(const char *cell)
     return cell[strspn(cell, " \t\r\n")] == '\0';
 }
 
-/* Exceptions do not end the session; losing the sandbox does. */
+/* Exceptions and refused cells do not end the session; losing the sandbox does. */
 static int run_cell(struct cm_backend *b, struct cm_buf *cell)
 {
     struct cm_outcome o;
@@ -231,7 +232,7 @@ static int run_cell(struct cm_backend *b, struct cm_buf *cell)
 
     fflush(stdout);
     if (b->run(b, cm_buf_data(cell), cell->len, &o, &err) < 0)
-        return cm_cli_error(err.code == CM_ERR_QUEUE_FULL ? CM_EXIT_OK : CM_EXIT_UNAVAILABLE, "%s", err.text);
+        return cm_cli_error(cm_backend_is_lost(&err) ? CM_EXIT_UNAVAILABLE : CM_EXIT_OK, "%s", err.text);
     cm_cli_show(&o);
     return CM_EXIT_OK;
 }

@@ -114,6 +114,22 @@ def test_exec_in_an_unknown_session(sidecar):
     assert done.returncode == 3 and done.stdout == "" and done.stderr
 
 
+def test_exec_that_leaves_no_trace(sidecar, session):
+    session.ok("x = 1")
+    done = codemode("exec", "-s", session.id, "--on-error", "rollback", "-c", "x = 2\n1/0", sidecar=sidecar)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr and "rolled back" in done.stderr, done
+    assert session.value("x") == "1"
+    done = codemode("exec", "-s", session.id, "--on-error=keep", "-c", "x = 3\n1/0", sidecar=sidecar)
+    assert done.returncode == 1 and "rolled back" not in done.stderr, done
+    assert session.value("x") == "3"
+
+
+@pytest.mark.parametrize("args", [["--on-error", "rollback"], ["-s", "session-1", "--on-error", "undo"]])
+def test_on_error_wants_a_session_and_a_word_it_knows(sidecar, args):
+    done = codemode("exec", *args, "-c", "1", sidecar=sidecar)
+    assert done.returncode == 2 and "--on-error" in done.stderr, done
+
+
 def test_exec_leaves_nothing(where, sidecar):
     before = set(process_table())
     codemode("exec", "-c", "1", sidecar=where)
@@ -149,6 +165,26 @@ def test_repl_with_piped_input(where):
     assert done.returncode == 0, done
     assert "42" in done.stdout and "'multi'" in done.stdout and "after" in done.stdout
     assert "ZeroDivisionError" in done.stdout + done.stderr
+
+
+def test_repl_rolls_back(where):
+    done = codemode("repl", "--on-error", "rollback", sidecar=where, text="x = 40\nx = 41; 1/0\nx + 2\n")
+    assert (done.returncode, done.stdout) == (0, "42\n"), done
+    assert "ZeroDivisionError" in done.stderr and "rolled back" in done.stderr
+
+
+def test_repl_goes_on_after_a_refusal(sidecar):
+    """Here an input that the session's own limit refuses."""
+    answer = sidecar.request("POST", "/session", json={"limits": {"code_length": 20}})
+    done = codemode("repl", "-s", answer.json()["session_id"], sidecar=sidecar, text="'" + 30 * "a" + "'\n6 * 7\n")
+    assert (done.returncode, done.stdout) == (0, "42\n"), done
+    assert "code" in done.stderr, done
+    sidecar.request("DELETE", "/session/" + answer.json()["session_id"])
+
+
+def test_repl_ends_with_its_session(sidecar):
+    done = codemode("repl", "-s", "session-" + "0" * 32, sidecar=sidecar, text="1\n2\n")
+    assert done.returncode == 3 and done.stdout == "" and done.stderr.count("codemode:") == 1, done
 
 
 class Terminal:
