@@ -154,6 +154,16 @@ def test_cpu_time_ends_what_computes(sidecar):
     session.delete()
 
 
+def test_cpu_time_of_every_run(sidecar):
+    """Of short ones, of one whose process is ended for its failure, and of the first in a new process."""
+    session = open_session(sidecar)
+    computing = "sum(range(100_000))"
+    used = [session.ok(computing)["cpu_time"] for _ in range(20)]
+    used.append(session.run(f"{computing}\n1/0", on_error="rollback")["cpu_time"])
+    used += [session.ok(computing)["cpu_time"] for _ in range(2)]
+    assert all(seconds > 0 for seconds in used), used
+
+
 def test_cpu_time_does_not_count_sleep(sidecar):
     session = open_session(sidecar, cpu_time=0.3)
     reply = session.ok("import time\ntime.sleep(0.8)")
