@@ -335,7 +335,8 @@ static bool accept_state(struct cm_session *s, uint64_t seq)
 
     if (seq != s->saved_seq && !before)
         return false;
-    s->reverted = before && !s->undo;
+    if (before && !s->undo)
+        s->reverted = true; /* what an earlier death has left untold stays so */
     if (before) {
         s->saved_seq = seq;
         s->can_undo = false;
@@ -353,12 +354,13 @@ static void answer_undo(struct cm_session *s, bool undone)
     s->undo = NULL;
 }
 
-/* Whoever waits for the session learns that it is not in the state that they know. */
+/* Whoever waits for the session learns that it is not in the state that they know; when nobody does, or nobody listens
+ * any more, the next call does. */
 static void tell_reverted(struct cm_session *s, struct cm_exec *running)
 {
+    s->reverted = !s->queue && (!running || running->abandoned);
     if (running)
         cm_exec_fail(running, CM_L_OUTCOME_ROLLED_BACK, CM_ERR_REVERTED, CM_REVERTED_TEXT);
-    s->reverted = !running && !s->queue; /* else the next call does */
     while (s->queue) {
         struct cm_exec *e = s->queue;
         cm_session_dequeue(s, e);

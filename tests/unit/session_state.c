@@ -195,6 +195,50 @@ static void words_and_death_together(void **state)
     close_world(w);
 }
 
+/* A state that was not saved is told to somebody who listens: not lost with a second process, ... */
+static void reverted_and_dead_again(void **state)
+{
+    struct world *w = open_world(standard);
+    struct cm_session_info info;
+    struct answer again = {0};
+    (void)state;
+
+    const char *id = create(w);
+    execute(w, id, "count", 0);
+    execute(w, id, "lastwords", 0);
+    run_for(w, 100);
+    assert_int_equal(cm_sessions_info(w->m, id, &info, NULL), 0);
+    assert_int_equal(info.restores, 1);
+    assert_int_equal(kill(info.pid, SIGKILL), 0);
+    run_for(w, 100);
+    assert_int_equal(cm_sessions_info(w->m, id, &info, NULL), 0);
+    assert_int_equal(info.restores, 2);
+    assert_int_equal(begin(w, id, "count", 0, &again), CM_ERR_REVERTED);
+    assert_string_equal(execute(w, id, "count", 0)->result, "2");
+    close_world(w);
+}
+
+/* ... nor told to a client that has gone. */
+static void reverted_below_a_client_that_left(void **state)
+{
+    struct world *w = open_world(standard);
+    struct answer last = {0}, left = {0}, again = {0};
+    (void)state;
+
+    const char *id = create(w);
+    execute(w, id, "count", 0);
+    assert_int_equal(begin(w, id, "lastwords", 0, &last), 0);
+    assert_int_equal(begin(w, id, "count", 0, &left), 0);
+    last.abandon_on_done = &left;
+    await(w, &last.done);
+    assert_string_equal(last.result, "last");
+    run_for(w, 100);
+    assert_false(left.done);
+    assert_int_equal(begin(w, id, "count", 0, &again), CM_ERR_REVERTED);
+    assert_string_equal(execute(w, id, "count", 0)->result, "2");
+    close_world(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -204,6 +248,8 @@ int main(void)
         cmocka_unit_test(atomic_executions),
         cmocka_unit_test(deaths_and_violations),
         cmocka_unit_test(words_and_death_together),
+        cmocka_unit_test(reverted_and_dead_again),
+        cmocka_unit_test(reverted_below_a_client_that_left),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,6 +44,7 @@ struct answer {
     unsigned order;
     char err[CM_ERR_TEXT_MAX], out[4096], error[200], error_type[40], result[100], locals[200];
     bool done, abandon_on_output, delete_on_done, atomic;
+    struct answer *abandon_on_done; /* another one that nobody waits for from then on */
 };
 
 static unsigned order;
@@ -191,6 +192,8 @@ static inline void on_done(void *arg, const struct cm_exec_result *res, const st
         copy(a->result, sizeof a->result, res->result, res->result_len);
         copy(a->locals, sizeof a->locals, res->locals, res->locals_len);
     }
+    if (a->abandon_on_done)
+        cm_exec_abandon(a->abandon_on_done->exec);
     if (a->delete_on_done)
         cm_sessions_delete(a->w->m, a->w->id);
     look(a->w);
