@@ -31,7 +31,31 @@ CELLS = {
     "deaf": (2, "n += 1\nwhile True:\n    try:\n        while True: pass\n    except BaseException: pass", {"timeout": 0.2}, "late"),
     "stuck": (1, "n += 1\nx = 3 ** (10 ** 9)", {"timeout": 0.2}, "late"),
     "leaving": (1, "n += 1\nimport os; os._exit(3)", {}, "dies"),
+    "computing": (2, "n += 1\nwhile True: pass", {"limits": {"cpu_time": 0.1}}, "late"),
+    "poor": (2, "n += 1\nbytearray(150 << 20)", {"limits": {"memory": 64 << 20}}, "MemoryError"),
+    "atomic": (5, "n += 1\nn", {"on_error": "rollback"}, "ok"),
+    "atomic failing": (5, "n += 1\n1 / 0", {"on_error": "rollback"}, "ZeroDivisionError"),
+    "atomic late": (2, "n += 1\nwhile True: pass", {"on_error": "rollback", "timeout": 0.2}, "late"),
 }  # fmt: skip
+
+
+#: What is interrupted: (code, fields). The last one does not react and is ended.
+ENDLESS = [
+    ("n += 1\nwhile True: pass", {}),
+    ("n += 1\nimport time; time.sleep(15)", {}),
+    ("n += 1\nwhile True: pass", {"on_error": "rollback"}),
+    ("n += 1\nx = 3 ** (10 ** 9)", {}),
+]
+
+FLOOD = (b"x" * 200 + b"\n") * 3000
+
+
+def brief(answer):
+    if answer is None:
+        return "no answer"
+    if answer.status != 200:
+        return f"{answer.status} {answer.code()}"
+    return " ".join(f"{key}={value}" for key, value in answer.json().items() if key in ("state", "result", "error_type", "execution_id"))
 
 
 class Client:
@@ -71,7 +95,8 @@ class Client:
     # --- sessions
 
     async def create(self):
-        answer = await self.ask("POST", "/session")
+        limits = self.random.choice([None, None, {"limits": {"queue": self.random.randint(1, 8), "memory": 160 << 20}}])
+        answer = await self.ask("POST", "/session", limits)
         if answer is None or answer.status != 200:
             self.violations.check("refusals", answer is None or answer.status in (429, 500, 503), f"POST /session: {answer}")
             return None
@@ -123,27 +148,40 @@ class Client:
         elif self.tally.wild_kills:
             self.tally.wild_kills -= 1
         else:
-            self.violations.add("losses", f"{session.id}: {what}, unprovoked: {answer}")
+            self.violations.add("losses", f"{session.id}: {what}, unprovoked: {answer}{session.story()}")
         return not session.gone
 
-    def judge(self, session, answer, name, expect):
+    def judge(self, session, answer, name, expect, atomic=False):
         """Holds the answer to one cell against the model."""
+        self.hold(session, answer, name, expect, atomic)
+        session.note(f"{name}: {brief(answer)}")
+
+    def hold(self, session, answer, name, expect, atomic):
         if answer is None:
             session.leave()
             return
         body = answer.json()
+        if atomic and answer.status == 200 and body["state"] == "rolled_back" and body["error_type"] != "RuntimeError":
+            good = body["timed_out"] if expect == "late" else body["error_type"] == expect
+            self.violations.check("updates", good, f"{session.id}: {name}: {answer}{session.story()}")
+            self.tally.taken_back += 1
+            session.echo = False
+            return
         if answer.status != 200 or body["state"] != "kept":
             self.judge_trouble(session, answer, name)
             return
         self.tally.executed += 1
+        good = not atomic or body["success"]
+        self.violations.check("updates", good, f"{session.id}: {name} was kept: {answer}{session.story()}")
         if expect == "SyntaxError":
             self.violations.check("updates", body["error_type"] == expect, f"{name}: {answer}")
+            session.change_nothing()
         elif body["success"]:
             self.violations.check("updates", expect in ("ok", "late"), f"{name} succeeded: {answer}")
             session.commit(int(body["result"]), self.violations, name)
         elif expect == "late":
             session.forget_answer()  # the interrupt may have come before the first line had run
-            self.violations.check("updates", body["timed_out"], f"{name}: {answer}")
+            self.violations.check("updates", body["timed_out"] or body["error_type"] == "KeyboardInterrupt", f"{name}: {answer}")
         elif body["error_type"] == expect:
             session.assume()
         else:
@@ -159,23 +197,97 @@ class Client:
         if name in ("deaf", "stuck", "leaving"):
             session.blows += 1
         answer = await self.ask("POST", session.path + "/execute", {"code": code, **fields})
-        self.judge(session, answer, name, expect)
+        self.judge(session, answer, name, expect, "on_error" in fields)
+        if name == "flood":
+            await self.read_stored(session, answer)
+
+    async def read_stored(self, session, answer):
+        """The middle of an output that was too long for its answer."""
+        if answer is None or answer.status != 200 or answer.json()["state"] != "kept" or self.random.random() < 0.3:
+            return
+        reply = answer.json()
+        if reply["stdout_ref"] is None:  # there was no room in the store
+            self.tally.evicted += 1
+            return
+        offset, length = self.random.randrange(600_000), self.random.choice([1, 1000, 200_000])
+        part = await self.ask("GET", f"{reply['stdout_ref']}?offset={offset}&length={length}")
+        if part is None:
+            return
+        if part.status == 200:
+            self.tally.stored += 1
+            stored, total = (int(part.headers[f"x-{name}-length"]) for name in ("stored", "total"))
+            good = total == len(FLOOD) == reply["stdout_bytes"] and part.body == FLOOD[:stored][offset : offset + length]
+            self.violations.check("updates", good, f"{session.id}: stored output: {part.headers} {part}")
+        else:
+            self.tally.evicted += part.code() == "unknown_output"
+            good = part.code() in ("unknown_output", "session_lost")
+            self.violations.check("updates", good, f"{session.id}: stored output: {part}")
+
+    async def interrupt(self, session):
+        """Somebody stops what runs, and goes on doing so until it has stopped."""
+        self.tally.kinds["interrupt"] += 1
+        code, fields = self.random.choices(ENDLESS, [4, 4, 2, 1])[0]
+        session.blows += "**" in code
+        wire = self.world.connection()
+        work = asyncio.create_task(self.ask("POST", session.path + "/execute", {"code": code, **fields}, wire=wire))
+        while not work.done():
+            await asyncio.sleep(self.random.choice([0.01, 0.1, 0.3]))
+            answer = await self.ask("POST", session.path + "/interrupt")
+            if answer is not None and answer.status == 200:
+                self.tally.interrupted += answer.json()["interrupted"]
+            elif answer is not None:
+                self.violations.check("updates", answer.code() == "session_lost", f"{session.id}: interrupt: {answer}")
+        wire.abort()
+        self.judge_interrupted(session, work.result(), "on_error" in fields)
+
+    def judge_interrupted(self, session, answer, atomic):
+        body = answer.json() if answer is not None and answer.status == 200 else None
+        if body and body["state"] == "kept":
+            good = body["error_type"] == "KeyboardInterrupt" and not body["timed_out"]
+            self.violations.check("updates", good, f"{session.id}: interrupted: {answer}")
+        elif body and atomic and body["error_type"] == "KeyboardInterrupt":
+            self.tally.taken_back += 1
+            session.echo = False
+            return session.note("interrupted, rolled back")
+        return self.judge(session, answer, "interrupt", "late")
+
+    async def roll_back(self, session):
+        """Undoes the newest execution."""
+        if not session.begun:
+            return
+        self.tally.kinds["rollback"] += 1
+        answer = await self.ask("POST", session.path + "/rollback")
+        if answer is None:
+            session.possible |= session.before
+        elif answer.status == 200:
+            self.tally.asked_back += 1
+            self.violations.check("updates", answer.json()["state"] == "rolled_back", f"{session.id}: rollback: {answer}")
+            session.go_back()
+        elif answer.code() not in ("nothing_to_undo", "session_busy"):
+            self.judge_trouble(session, answer, "rollback")
+        else:
+            self.tally.refused[answer.code()] += 1
+        session.note(f"rollback: {brief(answer)}")
 
     async def look(self, session):
         """n itself: no update may have got lost."""
         self.tally.kinds["look"] += 1
         answer = await self.ask("POST", session.path + "/execute", {"code": "n"})
         if answer is None:
+            session.before |= session.possible
+            session.possible |= session.before  # see leave()
             return
         if answer.status != 200 or answer.json()["state"] != "kept":
             self.judge_trouble(session, answer, "look")
+            session.note(f"look: {brief(answer)}")
             return
         body = answer.json()
         good = body["success"] and int(body["result"]) in session.possible
-        self.violations.check("updates", good, f"{session.id}: n is {answer}, expected one of {sorted(session.possible)}")
+        self.violations.check("updates", good, f"{session.id}: n is {answer}, expected one of {sorted(session.possible)}{session.story()}")
         if good:
             session.before = {int(body["result"])}
             session.settle(int(body["result"]))
+        session.note(f"look: {brief(answer)}")
 
     async def read_slowly(self, session):
         self.tally.kinds["slow reader"] += 1
@@ -200,6 +312,7 @@ class Client:
         wire.abort()
         if cut == len(data):
             session.leave()
+        session.note(f"disconnect after {cut} of {len(data)} bytes")
 
     async def half_a_request(self):
         """Begins a body and leaves it, or goes on too slowly: the server must give up by itself."""
@@ -242,13 +355,17 @@ class Client:
         if not plain:  # something was done to its process meanwhile, or a request that was left came in between
             session.possible = set(range(min(session.possible), max(session.possible) + session.late + len(answers) + 1))
             session.before = set(session.possible)
+            for _ in range(answers.count(None)):
+                session.leave()
+            session.note(f"crowd: {[brief(one) for one in answers]}")
             return
         expected = [set(range(n + 1, n + 1 + len(values))) for n in session.possible]
         self.violations.check("updates", set(values) in expected and len(set(values)) == len(values),
-                              f"{session.id}: a crowd made n {sorted(values)}, from {sorted(session.possible)}")  # fmt: skip
+                              f"{session.id}: a crowd made n {sorted(values)}, from {sorted(session.possible)}{session.story()}")  # fmt: skip
         if values:
             session.before = {max(values) - 1}
             session.settle(max(values))
+        session.note(f"crowd made {sorted(values)}")
 
     async def once(self):
         self.tally.kinds["one-shot"] += 1
@@ -273,8 +390,8 @@ class Client:
         if dice < 0.25:
             return await (self.once() if self.random.random() < 0.8 else self.half_a_request())
         session = self.random.choice(self.own)
-        actions = [self.execute, self.look, self.disconnect, self.crowd, self.read_slowly]
-        await self.random.choices(actions, [70, 15, 6, 3, 3])[0](session)
+        actions = [self.execute, self.look, self.disconnect, self.crowd, self.read_slowly, self.interrupt, self.roll_back]
+        await self.random.choices(actions, [70, 15, 6, 3, 3, 4, 8])[0](session)
         if session.gone or self.random.random() < 0.02:
             await self.drop(session)
 

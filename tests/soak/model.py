@@ -50,6 +50,7 @@ class Tally:
     def __init__(self):
         self.sent = self.received = self.abandoned = 0
         self.created = self.executed = self.rolled_back = self.lost = self.undone = 0
+        self.asked_back = self.taken_back = self.stored = self.evicted = self.interrupted = 0
         self.kills = collections.Counter()
         self.kinds = collections.Counter()
         self.refused = collections.Counter()
@@ -69,6 +70,13 @@ class Counted:
         self.begun = False  # an execution after the first has answered: an undone one was not the first, which makes n
         self.gone = False
         self.late, self.late_until = 0, 0.0  # requests that were left, and may still arrive behind later ones
+        self.history = collections.deque(maxlen=30)  # what was done and answered, and what was expected then
+
+    def note(self, text):
+        self.history.append(f"{time.time():.3f} {text} -> {sorted(self.possible)}, before {sorted(self.before)}, late {self.late}, blows {self.blows}")
+
+    def story(self):
+        return "".join(f"\n#     {line}" for line in self.history)
 
     def settle(self, value):
         """n is `value` now; what was left a moment ago may still add to it."""
@@ -76,8 +84,10 @@ class Counted:
         self.possible = set(range(value, value + self.late + 1))
 
     def leave(self):
-        """A request was sent on a connection that is gone: another connection's may overtake it."""
+        """A request was sent on a connection that is gone: another connection's may overtake it. Should the answer have
+        been that the execution before is undone, nobody has read it."""
         self.forget_answer()
+        self.possible |= self.before
         self.late, self.late_until = self.late + 1, time.monotonic() + LATE_SECONDS
 
     def forget_answer(self):
@@ -88,7 +98,8 @@ class Counted:
     def commit(self, value, violations, what):
         """An execution has answered with n's new value."""
         expected = {n + 1 for n in self.possible}
-        violations.check("updates", value in expected, f"{self.id}: {what} made n {value}, expected one of {sorted(expected)}")
+        good = value in expected
+        violations.check("updates", good, f"{self.id}: {what} made n {value}, expected one of {sorted(expected)}{self.story()}")
         self.before, self.begun = {value - 1}, True
         self.settle(value)
 
@@ -96,6 +107,16 @@ class Counted:
         """An execution has run that could not tell the value."""
         self.before, self.begun = set(self.possible), True
         self.possible = {n + 1 for n in self.possible}
+
+    def change_nothing(self):
+        """An execution has run, and is one that can be undone, but n is as it was."""
+        self.before = set(self.possible)
+
+    def go_back(self):
+        """The newest execution was undone on request; one that was left may have been it."""
+        left = self.late and time.monotonic() < self.late_until
+        self.possible = self.possible | self.before if left else set(self.before)
+        self.before = set(self.possible)
 
     def undo(self):
         """The API says that the last answered execution is undone."""

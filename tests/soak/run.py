@@ -47,6 +47,9 @@ async def check_rest(world):
     server.hang_up()
     calm = await world.until(lambda: len(world.children()) == server.base_children, QUIET_SECONDS)
     violations.check("processes", calm, f"{len(world.children())} children, {server.base_children} at the start")
+    spares = int(world.server.settings["SPARE_WORKERS"])
+    calm = await world.until(lambda: world.checkpoints() <= spares, QUIET_SECONDS)
+    violations.check("descriptors", calm, f"{world.checkpoints()} checkpoints are left, of {spares} spare workers")
     calm = await world.until(lambda: world.descriptors() <= server.base_descriptors, QUIET_SECONDS)
     violations.check("descriptors", calm, f"{world.descriptors()} open, {server.base_descriptors} at the start: {server.descriptor_targets()}")
 
@@ -104,6 +107,8 @@ def print_summary(world, figures, memory, seconds, seed):
     print(f"seed {seed}, {seconds:.0f} s")
     print(f"requests {tally.sent}, answers {tally.received}, thrown away {tally.abandoned}")
     print(f"sessions {tally.created}; executions seen {tally.executed}, finished {figures.get('finished', 0):g}")
+    print(f"undone on request {tally.asked_back}, atomic {tally.taken_back}, interrupts {tally.interrupted}; "
+          f"stored outputs read {tally.stored}, gone {tally.evicted}")  # fmt: skip
     print(f"rolled back {tally.rolled_back}, undone {tally.undone}, lost {tally.lost}; worker deaths {figures.get('deaths', 0):g}")
     for title, counts in (("signals", tally.kills), ("refused", tally.refused), ("done", tally.kinds)):
         print(f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=str)))
@@ -138,13 +143,16 @@ def main():
     parser.add_argument("--minutes", type=float, default=5.0, help="length of the load (5)")
     parser.add_argument("--seed", type=int, default=None, help="of every choice (random); timing is never the same twice")
     parser.add_argument("--clients", type=int, default=16, help="clients at once (16)")
+    parser.add_argument("--log", type=pathlib.Path, help="keep the server's log there, with all it can say")
     parser.add_argument("--tap", type=pathlib.Path, help="also write the results there")
     arguments = parser.parse_args()
     arguments.seed = random.randrange(1 << 31) if arguments.seed is None else arguments.seed
-    world = World()
+    world = World("DEBUG" if arguments.log else "INFO")
     try:
         asyncio.run(soak(world, arguments))
     finally:
+        if arguments.log:
+            arguments.log.write_text(world.server.log_text())
         if world.server.process.poll() is None:
             world.server.stop()
     text = report(world)

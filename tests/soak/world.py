@@ -30,7 +30,6 @@ SETTINGS = {
     "EXECUTION_TIMEOUT": "20",
     "STORED_OUTPUT": "512Ki",
     "TOTAL_STORED_OUTPUT": "2Mi",
-    "LOG_LEVEL": "INFO",
 }
 
 #: Growth of the gateway's resident memory that counts as flat: what an allocator moves about.
@@ -38,8 +37,8 @@ FLAT_BYTES = 6 << 20
 
 
 class World:
-    def __init__(self):
-        self.server = Sidecar(SETTINGS)
+    def __init__(self, log_level):
+        self.server = Sidecar({**SETTINGS, "LOG_LEVEL": log_level})
         self.tally, self.violations = Tally(), Violations()
         self.sessions = {}  # id: Counted, those that clients still use
         self.ending = False
@@ -82,6 +81,10 @@ class World:
 
     def descriptors(self):
         return len(self.server.descriptors())
+
+    def checkpoints(self):
+        """Files of saved states that the gateway holds: each is a session's memory."""
+        return sum("memfd:checkpoint" in target for target in self.server.descriptor_targets())
 
     @contextlib.contextmanager
     def few_descriptors(self, room):
