@@ -2,7 +2,10 @@
 """The clients: each owns sessions, does to them what clients do, and holds every answer against its model."""
 
 import asyncio
+import contextlib
+import os
 import random
+import signal
 import time
 
 from model import Counted
@@ -50,12 +53,15 @@ ENDLESS = [
 FLOOD = (b"x" * 200 + b"\n") * 3000
 
 
+TOLD = ("state", "result", "error_type", "execution_id")
+
+
 def brief(answer):
     if answer is None:
         return "no answer"
     if answer.status != 200:
         return f"{answer.status} {answer.code()}"
-    return " ".join(f"{key}={value}" for key, value in answer.json().items() if key in ("state", "result", "error_type", "execution_id"))
+    return " ".join(f"{key}={value}" for key, value in answer.json().items() if key in TOLD)
 
 
 class Client:
@@ -251,6 +257,28 @@ class Client:
             return session.note("interrupted, rolled back")
         return self.judge(session, answer, "interrupt", "late")
 
+    async def strike(self, session):
+        """Its process is killed while it computes, answers, or saves; perhaps twice."""
+        self.tally.kinds["strike"] += 1
+        answer = await self.ask("GET", session.path)
+        pid = answer.json().get("pid", 0) if answer is not None and answer.status == 200 else 0
+        if pid not in self.world.children():
+            return
+        session.blows += 1
+        wire = self.world.connection()
+        body = {"code": "n += 1\nbig = bytearray(n % 251 for _ in range(100000)) * 20\nn"}
+        work = asyncio.create_task(self.ask("POST", session.path + "/execute", body, wire=wire))
+        if self.random.random() < 0.5:
+            await work
+        await asyncio.sleep(self.random.random() * 0.03)
+        session.note(f"kill {pid}")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            self.tally.kills["SIGKILL"] += 1
+        answer = await work
+        wire.abort()
+        self.judge(session, answer, "strike", "ok")
+
     async def roll_back(self, session):
         """Undoes the newest execution."""
         if not session.begun:
@@ -390,8 +418,8 @@ class Client:
         if dice < 0.25:
             return await (self.once() if self.random.random() < 0.8 else self.half_a_request())
         session = self.random.choice(self.own)
-        actions = [self.execute, self.look, self.disconnect, self.crowd, self.read_slowly, self.interrupt, self.roll_back]
-        await self.random.choices(actions, [70, 15, 6, 3, 3, 4, 8])[0](session)
+        actions = [self.execute, self.look, self.disconnect, self.crowd, self.read_slowly, self.interrupt, self.roll_back, self.strike]
+        await self.random.choices(actions, [70, 15, 6, 3, 3, 4, 8, 5])[0](session)
         if session.gone or self.random.random() < 0.02:
             await self.drop(session)
 
