@@ -52,6 +52,7 @@ def test_a_stopped_worker_is_killed_at_its_limit(own):
     session = own.create()
     session.ok("x = 1")
     pid = session.pid()
+    time.sleep(0.1)  # who is stopped before its state is saved goes back further, and says so with 409
     os.kill(pid, signal.SIGSTOP)
     reply = session.run("x = 2", timeout=0.5)
     assert reply["state"] == "rolled_back" and reply["timed_out"], reply
