@@ -466,3 +466,9 @@ int cm_channel_send_owned(struct cm_channel *ch, struct cm_ipc_msg *m, void *own
 {
     return send_msg(ch, m, -1, owner, err);
 }
+
+void cm_channel_finish(struct cm_channel *ch)
+{
+    if (ch && !ch->over && !ch->closed)
+        shutdown(ch->fd, SHUT_WR);
+}

@@ -34,6 +34,8 @@ struct cm_channel *cm_channel_close(struct cm_channel *ch);
 int cm_channel_send(struct cm_channel *ch, struct cm_ipc_msg *m, int fd, struct cm_err *err);
 /* The same for large fields that lie in `owner`, which is from malloc and taken in any case: they are not copied. */
 int cm_channel_send_owned(struct cm_channel *ch, struct cm_ipc_msg *m, void *owner, struct cm_err *err);
+/* Tells the peer that nothing more will come; its own end is still heard of by `closed`. */
+void cm_channel_finish(struct cm_channel *ch);
 /* Reads what a dead peer has left, so that its last words come before the news of its death. */
 void cm_channel_drain(struct cm_channel *ch);
 

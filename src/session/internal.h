@@ -207,6 +207,7 @@ struct cm_worker {
     uint64_t spawn_id, asked_ns;
     uint64_t seq; /* of the state that it began with */
     bool ready, hung_up; /* has said READY; has closed its channel */
+    bool orphan; /* out of sight; its session waits for the end of its channel */
     const char *killed_for; /* why we have killed it; NULL: we have not */
     enum cm_label_death killed_cause;
     int checkpoint; /* where it saves its session */

@@ -300,12 +300,11 @@ static void lose(struct cm_session *s, const struct cm_session_input *in)
     struct cm_exec *e = s->running && s->running->timed_out ? take_running(s) : NULL;
     struct cm_err why = s->cause;
 
-    if (!why.code && in && in->err)
-        why = *in->err;
     if (!why.code)
         cm_err_set(&why, CM_ERR_SESSION_LOST, "the session's process could not be ended");
     if (!s->oneshot) {
-        cm_err_wrap(&why, "the saved state could not be restored after this");
+        const char *reason = in && in->err ? in->err->text : "no process had its saved state in time";
+        cm_err_wrap(&why, "not restored (%s), after this", reason);
         cm_tomb_add(s->m, s->id, why.text);
     }
     close_session(s, CM_L_END_LOST, CM_L_OUTCOME_LOST, CM_ERR_SESSION_LOST, why.text);

@@ -75,8 +75,24 @@ void cm_worker_interrupt(struct cm_worker *w)
     send_signal(w, SIGUSR1);
 }
 
+static struct cm_worker *free_worker(struct cm_worker *w)
+{
+    set_state(w, CM_WORKER_DYING);
+    w->exit_watch = cm_watch_close(w->exit_watch);
+    w->channel = cm_channel_close(w->channel);
+    w->pidfd = cm_fd_close(w->pidfd);
+    w->checkpoint = cm_fd_close(w->checkpoint);
+    DL_DELETE(w->m->workers, w);
+    free(w);
+    return NULL;
+}
+
 void cm_worker_discard(struct cm_worker *w)
 {
+    if (w->orphan) {
+        free_worker(w);
+        return;
+    }
     w->session = NULL;
     w->channel = cm_channel_close(w->channel);
     set_state(w, CM_WORKER_DYING);
@@ -109,21 +125,29 @@ static struct cm_worker *next_older(const struct cm_worker *w)
     return w == w->m->workers || w->prev->state == CM_WORKER_OWNED ? NULL : w->prev;
 }
 
-static struct cm_worker *free_worker(struct cm_worker *w)
+/* Its process, if there is one, is out of our sight. Where it was to restore a session it may still be at it, so the next
+ * one has to wait for the end of its channel, which comes when its memory is gone. */
+static void lose_sight(struct cm_worker *w)
 {
-    set_state(w, CM_WORKER_DYING);
-    w->exit_watch = cm_watch_close(w->exit_watch);
-    w->channel = cm_channel_close(w->channel);
-    w->pidfd = cm_fd_close(w->pidfd);
-    w->checkpoint = cm_fd_close(w->checkpoint);
-    DL_DELETE(w->m->workers, w);
-    free(w);
-    return NULL;
+    struct cm_session *s = w->session;
+
+    cm_strays_expect(w->m);
+    if (s && !w->hung_up) {
+        set_state(w, CM_WORKER_DYING);
+        w->exit_watch = cm_watch_close(w->exit_watch);
+        w->pidfd = cm_fd_close(w->pidfd);
+        w->orphan = true;
+        cm_channel_finish(w->channel);
+        return;
+    }
+    if (s)
+        cm_session_wait_again(s, &w->checkpoint);
+    free_worker(w);
 }
 
 /* A worker was promised and did not come: whoever has waited longest learns it, unless it was for a session that is to
- * be restored, which gets another one. The pool takes a breath. `checkpoint` may be stolen. */
-static void spawn_went_wrong(struct cm_sessions *m, struct cm_session *s, int *checkpoint, const char *why)
+ * be restored, which gets another one. The pool takes a breath. */
+static void spawn_went_wrong(struct cm_sessions *m, bool for_session, const char *why)
 {
     struct cm_err err;
 
@@ -131,9 +155,7 @@ static void spawn_went_wrong(struct cm_sessions *m, struct cm_session *s, int *c
     cm_log(CM_LOG_ERROR, "spawn_failed", CM_LOG_STR("why", why));
     m->spawn_pause_ns = cm_clock_ns() + SPAWN_PAUSE_NS;
     cm_err_set(&err, CM_ERR_SANDBOX, "a sandbox process could not start: %s", why);
-    if (s)
-        cm_session_wait_again(s, checkpoint);
-    else if (m->waiting)
+    if (!for_session && m->waiting)
         cm_session_event(m->waiting, CM_SE_FAILED, &(struct cm_session_input){.err = &err});
     cm_workers_want(m);
 }
@@ -195,12 +217,19 @@ static void on_exit_event(void *arg, int events)
         cm_log(CM_LOG_WARNING, "worker_died", CM_LOG_INT("pid", w->pid), CM_LOG_STR("session", s ? s->id : NULL),
                CM_LOG_STR("why", err.text));
     }
+    bool says_why = w->trap[0] != '\0';
     cm_autofd int checkpoint = cm_steal_fd(&w->checkpoint);
     free_worker(w);
-    if (spawning)
-        spawn_went_wrong(m, s, &checkpoint, err.text);
-    else if (s)
+    if (!spawning && s) {
         cm_session_event(s, CM_SE_DEATH, &(struct cm_session_input){.err = &err, .checkpoint = &checkpoint});
+    } else if (s && says_why) { /* what is saved cannot be used: the next one would say the same */
+        s->worker = NULL;
+        cm_session_event(s, CM_SE_FAILED, &(struct cm_session_input){.err = &err});
+    } else if (spawning) {
+        if (s)
+            cm_session_wait_again(s, &checkpoint);
+        spawn_went_wrong(m, s != NULL, err.text);
+    }
     cm_workers_want(m);
 }
 
@@ -261,7 +290,7 @@ static void on_frame(void *arg, const struct cm_ipc_header *head, const struct c
     size_t len;
 
     (void)fd;
-    if (w->killed_for)
+    if (w->killed_for || w->orphan)
         return; /* it is as good as dead */
     if (head->type == CM_MSG_TRAP) {
         const char *text = cm_ipc_get_bytes(f, CM_FIELD_ERROR, &len);
@@ -287,7 +316,9 @@ static void on_closed(void *arg, const struct cm_err *err)
 
     /* The channel object stays until the worker is reaped: whoever sends meanwhile need not know. */
     w->hung_up = true;
-    if (err)
+    if (w->orphan)
+        lose_sight(w);
+    else if (err)
         violation(w, err);
     else
         send_signal(w, SIGKILL);
@@ -366,7 +397,7 @@ static struct cm_worker *find_unnamed(struct cm_sessions *m, uint64_t spawn_id)
 {
     struct cm_worker *w = youngest(m);
 
-    while (w && !(w->spawn_id == spawn_id && w->pidfd < 0))
+    while (w && !(w->spawn_id == spawn_id && w->pidfd < 0 && !w->orphan))
         w = next_older(w);
     return w;
 }
@@ -387,12 +418,10 @@ void cm_worker_spawned(struct cm_sessions *m, uint64_t spawn_id, int pid, int pi
     w->pidfd = pidfd;
     w->exit_watch = cm_watch_open(m->loop, pidfd, CM_EV_READ, on_exit_event, w, &err);
     if (!w->exit_watch) { /* nobody would notice its end */
+        bool for_session = w->session != NULL;
         send_signal(w, SIGKILL);
-        cm_strays_expect(m);
-        struct cm_session *s = w->session;
-        cm_autofd int checkpoint = cm_steal_fd(&w->checkpoint);
-        free_worker(w);
-        spawn_went_wrong(m, s, &checkpoint, err.text);
+        lose_sight(w);
+        spawn_went_wrong(m, for_session, err.text);
     } else if (w->state == CM_WORKER_DYING || w->killed_for) {
         send_signal(w, SIGKILL);
     } else {
@@ -406,12 +435,10 @@ void cm_worker_spawn_failed(struct cm_sessions *m, uint64_t spawn_id, const char
 
     if (!w)
         return;
-    bool counted = w->state == CM_WORKER_DYING;
-    struct cm_session *s = w->session;
-    cm_autofd int checkpoint = cm_steal_fd(&w->checkpoint);
-    free_worker(w);
+    bool counted = w->state == CM_WORKER_DYING, for_session = w->session != NULL;
+    lose_sight(w);
     if (!counted)
-        spawn_went_wrong(m, s, &checkpoint, why);
+        spawn_went_wrong(m, for_session, why);
 }
 
 void cm_workers_lost_with_zygote(struct cm_sessions *m)
@@ -420,12 +447,8 @@ void cm_workers_lost_with_zygote(struct cm_sessions *m)
 
     DL_FOREACH_SAFE(m->workers, w, next)
     {
-        if (w->pidfd >= 0)
-            continue;
-        cm_strays_expect(m); /* if it was born, the end of its channel ends it, and it is reaped without a name */
-        if (w->session)
-            cm_session_wait_again(w->session, &w->checkpoint);
-        free_worker(w);
+        if (w->pidfd < 0 && !w->orphan)
+            lose_sight(w); /* if it was born, the end of its channel ends it, and it is reaped without a name */
     }
     cm_workers_want(m);
 }
@@ -451,7 +474,9 @@ static bool spawn_next(struct cm_sessions *m)
         cm_session_stop_waiting(s);
     if (spawn(m, s, &err) == 0)
         return true;
-    spawn_went_wrong(m, s, s ? &s->checkpoint : NULL, err.text);
+    if (s)
+        cm_session_wait_again(s, &s->checkpoint);
+    spawn_went_wrong(m, s != NULL, err.text);
     return false;
 }
 
@@ -500,11 +525,11 @@ void cm_workers_end(struct cm_sessions *m)
     struct cm_worker *w, *next;
     siginfo_t si;
 
-    DL_FOREACH(m->workers, w)
+    DL_FOREACH_SAFE(m->workers, w, next)
     {
-        cm_worker_discard(w);
         if (w->pidfd < 0)
             cm_strays_expect(m);
+        cm_worker_discard(w);
     }
     DL_FOREACH_SAFE(m->workers, w, next)
     {

@@ -36,6 +36,7 @@ struct saved {
     uint64_t seq;
     unsigned count;
 };
+#define POISON UINT64_MAX
 static int checkpoint = -1;
 
 static volatile sig_atomic_t interrupted;
@@ -260,6 +261,23 @@ static void do_lastwords(struct call *c)
     _exit(0);
 }
 
+/* The newest one, and the one before it. */
+static void save(struct saved now)
+{
+    struct saved both[2] = {now, {0, 0}};
+
+    if (pread(checkpoint, &both[1], sizeof both[1], 0) < 0 || pwrite(checkpoint, both, sizeof both, 0) < 0)
+        _exit(1);
+}
+
+/* What is saved from here on, nobody can restore. */
+static void do_poison(struct call *c)
+{
+    (void)c;
+    save((struct saved){.seq = POISON});
+    _exit(1);
+}
+
 static const struct {
     const char *word;
     void (*act)(struct call *c);
@@ -269,7 +287,7 @@ static const struct {
     {"exit", do_exit},           {"signal", do_signal}, {"trap", do_trap},     {"crash", do_crash},
     {"garbage", do_garbage},     {"flood", do_flood},   {"badutf", do_badutf}, {"badlocals", do_badlocals},
     {"wrongid", do_wrongid},     {"twice", do_twice},   {"forge", do_forge},   {"hangup", do_hangup},
-    {"lastwords", do_lastwords},
+    {"lastwords", do_lastwords}, {"poison", do_poison},
 };
 
 static void act(struct call *c, const char *code)
@@ -283,15 +301,6 @@ static void act(struct call *c, const char *code)
             return;
         }
     fail(c, "SyntaxError", "SyntaxError: the stand-in knows no such word");
-}
-
-/* The newest one, and the one before it. */
-static void save(struct saved now)
-{
-    struct saved both[2] = {now, {0, 0}};
-
-    if (pread(checkpoint, &both[1], sizeof both[1], 0) < 0 || pwrite(checkpoint, both, sizeof both, 0) < 0)
-        _exit(1);
 }
 
 static struct saved restore(uint64_t undo)
@@ -320,6 +329,8 @@ static unsigned begin(int fd)
         cm_ipc_fields_get(payload, head.len, &f, NULL) < 0)
         _exit(1);
     struct saved s = restore(cm_ipc_get_uint(&f, CM_FIELD_SEQ, 0));
+    if (s.seq == POISON)
+        do_trap(&(struct call){.fd = fd, .arg = "the saved state is broken"});
     cm_ipc_msg_begin(&m, CM_MSG_READY, 0);
     cm_ipc_put_uint(&m, CM_FIELD_SEQ, s.seq);
     if (cm_ipc_write(fd, &m, NULL) < 0)
@@ -399,7 +410,9 @@ static void spawn(uint64_t id, int fd, const char *image)
             _exit(9);
         worker(fd);
     }
-    if (image_is(image, "dies-silent")) /* after the birth, before its announcement */
+    static unsigned births;
+    births++; /* dead after a birth and before its announcement: after the first one, or the third */
+    if (image_is(image, "dies-silent") || (image_is(image, "dies-third") && births == 3))
         _exit(1);
     cm_ipc_msg_begin(&m, CM_MSG_SPAWNED, id);
     cm_ipc_put_uint(&m, CM_FIELD_PID, (uint64_t)pid);

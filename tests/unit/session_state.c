@@ -239,6 +239,44 @@ static void reverted_below_a_client_that_left(void **state)
     close_world(w);
 }
 
+/* What nobody can read is given up at once, and without harm to others. */
+static void broken_states_are_lost(void **state)
+{
+    struct world *w = open_world(standard);
+    struct cm_session_info info;
+    struct cm_err err;
+    (void)state;
+
+    const char *id = create(w);
+    execute(w, id, "count", 0);
+    struct answer *a = execute(w, id, "poison", 0);
+    assert_int_equal(a->code, CM_ERR_SESSION_LOST);
+    assert_non_null(strstr(a->err, "the saved state is broken"));
+    assert_non_null(strstr(a->err, "exit status 1"));
+    assert_int_equal(cm_sessions_info(w->m, id, &info, &err), CM_ERR_SESSION_LOST);
+    assert_int_equal(cm_metrics_get(w->metrics, CM_M_SPAWN_FAILURES, 0), 0);
+    close_world(w);
+}
+
+/* The zygote dies when it has made the worker that restores, and has not named it: that one may be at work. */
+static void restored_by_the_next_zygote(void **state)
+{
+    struct cm_sessions_config c = standard;
+    (void)state;
+
+    c.image_path = "dies-third";
+    c.spare_workers = 1;
+    struct world *w = open_world(c);
+    const char *id = create(w);
+    assert_string_equal(execute(w, id, "count", 0)->result, "1");
+    run_for(w, 50); /* the second birth is the spare one's */
+    struct answer *a = execute(w, id, "exit 1", 0);
+    assert_int_equal(a->res.state, CM_STATE_ROLLED_BACK);
+    assert_string_equal(execute(w, id, "count", 0)->result, "2");
+    assert_int_equal(cm_metrics_get(w->metrics, CM_M_ZYGOTE_RESTARTS, 0), 1);
+    close_world(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -250,6 +288,8 @@ int main(void)
         cmocka_unit_test(words_and_death_together),
         cmocka_unit_test(reverted_and_dead_again),
         cmocka_unit_test(reverted_below_a_client_that_left),
+        cmocka_unit_test(broken_states_are_lost),
+        cmocka_unit_test(restored_by_the_next_zygote),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
