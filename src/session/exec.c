@@ -278,7 +278,7 @@ static void say_timeout(const struct cm_exec *e, struct cm_exec_result *res, cha
                                  : "TimeoutError: Execution timed out (timeout of %g s)%s%s",
                      e->limits.at[e->cpu_over ? CM_LIMIT_CPU_TIME : CM_LIMIT_TIMEOUT],
                      e->late || res->state == CM_STATE_KEPT ? "" : "; it did not stop and was ended",
-                     aftermath[res->state]);
+                     e->late ? "" : aftermath[res->state]);
 
     res->timed_out = true;
     say(res, "Timeout", space, n);
@@ -295,18 +295,21 @@ static void say_killed(const struct cm_exec *e, struct cm_exec_result *res, cons
 
 enum { WHERE_MAX = 2000 }; /* bytes of the worker's words on a timeout */
 
-/* Where the code was when its time was over, and what used its memory: the worker's word, behind the gateway's. */
+/* Where the code was when its time was over, and what used its memory: the worker's word, behind the gateway's. Of a
+ * late answer, what became of the state comes last. */
 static void say_where(const struct cm_exec *e, const struct cm_ipc_fields *f, struct spaces *sp,
                       struct cm_exec_result *res)
 {
-    size_t len;
+    size_t len = 0;
     const char *where = text_of(e, f, CM_FIELD_DETAIL, sp, &len, &res->error_truncated);
+    const char *after = e->late ? aftermath[res->state] : "";
+    bool known = where && len > 0 && len <= WHERE_MAX;
 
-    if (!where || len == 0 || len > WHERE_MAX)
+    if (!known && !*after)
         return;
-    struct cm_buf *b = next_space(sp, res->error_len + 2 + len);
-    if (cm_buf_append(b, res->error, res->error_len) < 0 || cm_buf_append(b, ", ", 2) < 0 ||
-        cm_buf_append(b, where, len) < 0)
+    struct cm_buf *b = next_space(sp, res->error_len + 2 + WHERE_MAX + strlen(after));
+    if (cm_buf_append(b, res->error, res->error_len) < 0 ||
+        (known && (cm_buf_append(b, ", ", 2) < 0 || cm_buf_append(b, where, len) < 0)) || cm_buf_puts(b, after) < 0)
         return;
     res->error = cm_buf_data(b);
     res->error_len = b->len;

@@ -106,6 +106,8 @@ def test_atomic_executions(session):
     reply = session.run("x = 3; print('out'); x", on_error="rollback")
     assert reply["state"] == "kept" and reply["success"] and reply["result"] == "3" and reply["stdout"] == "out\n", reply
     reply = session.run("x = 4\nwhile True: pass", on_error="rollback", timeout=0.2)
+    assert ", at line 2 of <cell " in reply["error"], reply
+    assert reply["error"].endswith("; the session is back in the state before it"), reply
     assert reply["state"] == "rolled_back" and reply["timed_out"], reply
     assert session.value("x") == "3"
     reply = session.run("x = 5; 1 / 0", on_error="keep")
