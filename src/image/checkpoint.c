@@ -335,7 +335,8 @@ void cm_checkpoint_save(uint64_t seq)
     next->host = cm_state;
     commit((word ^ ACTIVE) | SAVED | UNDOABLE);
     trim_undo();
-    faults_seen = faults();
+    long now = faults();
+    faults_seen = cm_guest_interrupted() ? -1 : now; /* its handler writes to memory that this save has passed by */
 }
 
 /* ---- restoring */
