@@ -71,6 +71,21 @@ def test_open_connections_are_answered_while_it_drains(slow):
     assert slow.process.wait(10 * PATIENCE) == 0
 
 
+def test_connections_that_wait_in_the_queue_are_answered_too(slow):
+    """The kernel has connected them, the server has not looked yet, and the first that it sees is the signal."""
+    session, work = busy(slow)
+    os.kill(slow.process.pid, signal.SIGSTOP)
+    lines = [Line(slow) for _ in range(5)]
+    slow.process.send_signal(signal.SIGTERM)
+    os.kill(slow.process.pid, signal.SIGCONT)
+    eventually(lambda: any(line["event"] == "draining" for line in slow.log_lines()), "it drains")
+    for line in lines:
+        status, _, body = line.ask("POST", "/execute", {"code": "1"})
+        assert status == 503 and body["code"] == "shutting_down"
+    assert work.result(10).json()["result"] == "'finished'"
+    assert slow.process.wait(10 * PATIENCE) == 0
+
+
 def test_a_queued_execution_finishes_too(slow):
     session, work = busy(slow, 0.8)
     queued = session.in_background("'the second'")

@@ -67,6 +67,13 @@ static void on_listen(void *arg, int events)
     }
 }
 
+void cm_http_accept_last(struct cm_http *h)
+{
+    for (int i = 0; i < SOMAXCONN && h->accept_watch && !is_full(h) && accept_one(h); i++)
+        cm_http_run(h);
+    cm_http_accept_close(h);
+}
+
 int cm_http_accept_open(struct cm_http *h, struct cm_err *err)
 {
     h->accept_pause = cm_timer_open(h->loop, listen_again, h, err);

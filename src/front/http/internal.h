@@ -114,7 +114,9 @@ struct headers {
 int cm_http_accept_open(struct cm_http *h, struct cm_err *err);
 /* A connection has ended. */
 void cm_http_accept_more(struct cm_http *h);
-/* Stops listening for good. */
+/* Stops listening for good, and takes those that the kernel has connected already: closing would reset them. */
+void cm_http_accept_last(struct cm_http *h);
+/* Stops listening at once. */
 void cm_http_accept_close(struct cm_http *h);
 
 /* routes.c: finds the route and the ids in the path. 0, CM_ERR_NOT_FOUND or, with `allow` filled, CM_ERR_METHOD. */

@@ -286,7 +286,7 @@ void cm_http_drain(struct cm_http *h)
     if (h->draining)
         return;
     h->draining = true;
-    cm_http_accept_close(h);
+    cm_http_accept_last(h);
 }
 
 static void stop_daemon(struct cm_http *h)
