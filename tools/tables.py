@@ -33,7 +33,7 @@ def settings():
 def errors():
     yield "| status | `code` | what to do |"
     yield "| --- | --- | --- |"
-    rows = [(http, code, text) for _, _, http, code, _, text in calls("errors.def", "CM_ERROR")]
+    rows = [(http, code, text) for _, _, http, _, code, _, text in calls("errors.def", "CM_ERROR")]
     for http, code, text in sorted(rows):
         yield f"| {http} | `{code}` | {text} |"
 

@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/status.h"
+
 static const struct cm_err_info table[] = {
-#define CM_ERROR(name, number, http, short_name, retry, remediation)                                                   \
-    {CM_ERR_##name, http, retry, short_name, remediation},
+#define CM_ERROR(name, number, http, grpc, short_name, retry, remediation)                                             \
+    {CM_ERR_##name, http, CM_GRPC_##grpc, retry, short_name, remediation},
 #include "errors.def"
 #undef CM_ERROR
 };

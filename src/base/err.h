@@ -11,7 +11,7 @@
 #include <stdarg.h>
 
 enum cm_err_code {
-#define CM_ERROR(name, number, http, short_name, retry, remediation) CM_ERR_##name = (number),
+#define CM_ERROR(name, number, http, grpc, short_name, retry, remediation) CM_ERR_##name = (number),
 #include "errors.def"
 #undef CM_ERROR
 };
@@ -27,6 +27,7 @@ struct cm_err {
 struct cm_err_info {
     int code;
     int http;
+    int grpc; /* enum cm_grpc_status */
     unsigned retry; /* seconds for Retry-After, 0 = say nothing */
     const char *short_name;
     const char *remediation;

@@ -126,7 +126,7 @@ static void settle(struct local *l)
 
 static int run(struct cm_backend *b, const char *code, size_t len, struct cm_outcome *ret, struct cm_err *err)
 {
-    static const struct cm_exec_ops ops = {on_output, on_done};
+    static const struct cm_exec_ops ops = {.output = on_output, .done = on_done};
     struct local *l = (struct local *)b;
     struct cm_exec_request req = {
         .code = code,

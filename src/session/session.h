@@ -47,6 +47,31 @@ enum cm_exec_mode {
 
 enum cm_exec_state { CM_STATE_KEPT, CM_STATE_ROLLED_BACK, CM_STATE_LOST };
 
+/* A call that the code makes to something outside: a tool. It lives from ops->call until cm_call_answer() or
+ * cm_call_fail(), or until ops->call_gone, whichever comes first. */
+struct cm_call;
+
+struct cm_call_request {
+    const char *name; /* of the tool, UTF-8; one that begins with "__" means something about tools */
+    size_t name_len;
+    const char *arguments; /* a checked JSON object */
+    size_t arguments_len;
+    const char *context; /* a checked JSON object, of run_with_context(); NULL: the execution's own */
+    size_t context_len;
+    uint64_t number; /* 1 for the first call of an execution: the same code makes the same calls in the same order */
+    uint64_t deadline_ns; /* monotonic: the call's own limit, within the execution's */
+};
+
+/* Why a call has failed: the class of the exception that the code sees (all are RuntimeErrors). */
+enum cm_call_failure {
+    CM_CALL_TOOL_ERROR, /* the tool itself said so */
+    CM_CALL_UNKNOWN, /* no such tool, or not one of available_tools */
+    CM_CALL_ARGUMENTS, /* they do not fit the schema */
+    CM_CALL_LIMIT, /* calls of the execution, or bytes of arguments or result */
+    CM_CALL_TIMEOUT,
+    CM_CALL_UNAVAILABLE, /* the tool service cannot be reached or refuses us */
+};
+
 /* Pointers stay the caller's and are copied before the call returns. */
 struct cm_exec_request {
     const char *code;
@@ -58,6 +83,12 @@ struct cm_exec_request {
     const struct cm_limits_asked *limits; /* within the caps; NULL asks for none */
     const char *correlation_id;
     bool atomic; /* unless it succeeds, the session goes back to the state before it */
+    const char *config; /* JSON object text: `config` in the code; or NULL */
+    size_t config_len;
+    /* What the code is told of tools: a JSON array of [name, flags], flags 1 async, 2 wants a context, or NULL when there
+     * is no tool service. Their schemas are asked for by calls of "__schema__", when somebody looks. */
+    const char *tools;
+    size_t tools_len;
 };
 
 /* What an execution answered. Pointers live until `done` returns. Strings are UTF-8, lengths in
@@ -72,24 +103,38 @@ struct cm_exec_result {
     size_t out_len, err_len, result_len, error_len, error_type_len, traceback_len, locals_len;
     bool out_stored, err_stored; /* what was left out can be asked for: cm_sessions_output() */
     uint64_t out_bytes, err_bytes; /* that were printed */
-    uint64_t cpu_ns;         /* processor time of the run */
-    uint64_t duration_ns;    /* from the start of the run to its answer, without time in the queue */
-    uint64_t memory_bytes;   /* linear memory in use afterwards */
+    uint64_t cpu_ns; /* processor time of the run */
+    uint64_t duration_ns; /* from the start of the run to its answer, without time in the queue */
+    uint64_t memory_bytes; /* linear memory in use afterwards */
 };
 
 struct cm_exec_ops {
     /* Output as it happens, before output_max cuts it; may be NULL. stream: 1 stdout, 2 stderr. */
     void (*output)(void *arg, int stream, const char *data, size_t len);
     /* Exactly once. `res` is NULL when the execution could not run or its session died; then `err`
-     * says why. After it returns the execution is gone. */
+     * says why. After it returns the execution is gone. No call of it is left then. */
     void (*done)(void *arg, const struct cm_exec_result *res, const struct cm_err *err);
+    /* The code calls a tool. Pointers of the request live until it returns; the answer may come from inside. NULL: every
+     * call fails with CM_CALL_UNKNOWN. */
+    void (*call)(void *arg, struct cm_call *call, const struct cm_call_request *request);
+    /* Nobody waits for this call any more: the code has cancelled it, or its execution was interrupted or has ended. The
+     * pointer is dead when it returns. */
+    void (*call_gone)(void *arg, struct cm_call *call);
 };
+
+/* `json` is one checked JSON value. Longer than the limit `tool_result`: the call fails with CM_CALL_LIMIT. */
+void cm_call_answer(struct cm_call *call, const char *json, size_t len);
+/* `text` is one line or more of UTF-8 for the code's author; cut to 64 KiB. */
+void cm_call_fail(struct cm_call *call, enum cm_call_failure why, const char *text, size_t len);
+/* The owner's pointer, NULL at first. */
+void cm_call_set_user(struct cm_call *call, void *user);
+void *cm_call_user(const struct cm_call *call);
 
 struct cm_session_info {
     char id[CM_SESSION_ID_MAX];
-    const char *state;          /* a text of session-states.def, or "queued": it waits for a processor */
+    const char *state; /* a text of session-states.def, or "queued": it waits for a processor */
     unsigned executions, queued;
-    unsigned restores;   /* times that a new process went on from its saved state */
+    unsigned restores; /* times that a new process went on from its saved state */
     bool can_roll_back; /* cm_sessions_roll_back() would find something */
     double age_s, idle_s, expires_in_s; /* expires_in_s < 0: never */
     uint64_t memory_bytes;

@@ -23,7 +23,7 @@ static void err_table_and_words(void **state)
     assert_int_equal(cm_err_info(CM_ERR_NO_SESSION)->http, 404);
     assert_string_equal(cm_err_info(-5)->short_name, "system_error");
     static const int all[] = {
-#define CM_ERROR(name, number, http, short_name, retry, remediation) number,
+#define CM_ERROR(name, number, http, grpc, short_name, retry, remediation) number,
 #include "errors.def"
 #undef CM_ERROR
     };

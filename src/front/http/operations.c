@@ -35,7 +35,7 @@ static void on_execute_done(void *arg, const struct cm_exec_result *res, const s
 
 static int start(struct request *rq, const char *id, enum cm_exec_mode mode, struct cm_err *err)
 {
-    static const struct cm_exec_ops ops = {NULL, on_execute_done};
+    static const struct cm_exec_ops ops = {.done = on_execute_done};
     struct cm_execute_body body;
     int rc = cm_execute_read(cm_buf_data(&rq->body), rq->body.len, &rq->http->caps, &body, err);
 

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Status codes of gRPC (grpc.io, "Status codes and their use in gRPC"). */
+#ifndef CM_BASE_STATUS_H
+#define CM_BASE_STATUS_H
+
+enum cm_grpc_status {
+    CM_GRPC_OK = 0,
+    CM_GRPC_CANCELLED = 1,
+    CM_GRPC_UNKNOWN = 2,
+    CM_GRPC_INVALID_ARGUMENT = 3,
+    CM_GRPC_DEADLINE_EXCEEDED = 4,
+    CM_GRPC_NOT_FOUND = 5,
+    CM_GRPC_ALREADY_EXISTS = 6,
+    CM_GRPC_PERMISSION_DENIED = 7,
+    CM_GRPC_RESOURCE_EXHAUSTED = 8,
+    CM_GRPC_FAILED_PRECONDITION = 9,
+    CM_GRPC_ABORTED = 10,
+    CM_GRPC_OUT_OF_RANGE = 11,
+    CM_GRPC_UNIMPLEMENTED = 12,
+    CM_GRPC_INTERNAL = 13,
+    CM_GRPC_UNAVAILABLE = 14,
+    CM_GRPC_DATA_LOSS = 15,
+    CM_GRPC_UNAUTHENTICATED = 16,
+};
+
+#endif
