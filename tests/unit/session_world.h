@@ -201,7 +201,7 @@ static inline void on_done(void *arg, const struct cm_exec_result *res, const st
 
 static inline int begin(struct world *w, const char *id, const char *code, double timeout_s, struct answer *a)
 {
-    static const struct cm_exec_ops ops = {on_output, on_done};
+    static const struct cm_exec_ops ops = {.output = on_output, .done = on_done};
     struct cm_exec_request req = {.code = code,
                                   .code_len = strlen(code),
                                   .timeout_s = timeout_s,
