@@ -40,6 +40,9 @@ struct cm_grpc_request_ops {
     void (*message)(void *arg, const uint8_t *message, size_t len);
     /* Once and last. `text` is the server's grpc-message, decoded, or our own reason; never NULL. */
     void (*done)(void *arg, enum cm_grpc_status status, const char *text);
+    /* Answers UNAVAILABLE as soon as an attempt to connect fails, and in the pause after one, instead of waiting for the
+     * next one: for a call that is worth something only now. */
+    bool fail_fast;
 };
 
 /* `target` is "host:port", copied. `tls` NULL: plaintext (h2c, prior knowledge); else a reference is taken. */
