@@ -98,7 +98,7 @@ const char *cm_exec_id(const struct cm_exec *exec)
     return exec->id;
 }
 
-int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err)
+int cm_exec_send(struct cm_exec *e, bool once, struct cm_channel *ch, struct cm_err *err)
 {
     struct cm_ipc_msg msg;
 
@@ -113,7 +113,7 @@ int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err)
     cm_ipc_put_uint(&msg, CM_FIELD_FILES_MAX, cm_exec_limit(e, CM_LIMIT_FILES));
     cm_ipc_put_uint(&msg, CM_FIELD_FILE_BYTES_MAX, cm_exec_limit(e, CM_LIMIT_FILE_BYTES));
     cm_ipc_put_uint(&msg, CM_FIELD_MEMORY_LIMIT, cm_exec_limit(e, CM_LIMIT_MEMORY));
-    if (e->mode == CM_EXEC_ONESHOT || e->atomic)
+    if (once || e->atomic) /* whatever the mode: a session that stays is saved */
         cm_ipc_put_uint(&msg, CM_FIELD_SAVE, e->atomic ? CM_SAVE_SUCCESS : CM_SAVE_NEVER);
     e->start_ns = cm_clock_ns();
     e->context = NULL;

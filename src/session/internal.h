@@ -90,8 +90,8 @@ static inline uint64_t cm_exec_limit(const struct cm_exec *e, enum cm_limit limi
     return (uint64_t)e->limits.at[limit];
 }
 struct cm_exec *cm_exec_free(struct cm_exec *e);
-/* Sends EXECUTE. */
-int cm_exec_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err);
+/* Sends EXECUTE. `once`: the session ends with it, and nothing is saved of it. */
+int cm_exec_send(struct cm_exec *e, bool once, struct cm_channel *ch, struct cm_err *err);
 /* Nanoseconds of processor time that a process has used; 0 when it is gone. */
 uint64_t cm_exec_cpu_clock(int pid);
 /* Reads the clock of a running execution's worker into cpu_ns. */

@@ -157,7 +157,7 @@ static void run_next(struct cm_session *s, const struct cm_session_input *in)
         struct cm_exec *e = s->queue;
         cm_session_dequeue(s, e);
         e->cpu_start_ns = cm_exec_cpu_clock(s->worker->pid); /* the worker may be done before we are on again */
-        if (cm_exec_send(e, s->worker->channel, &err) < 0) {
+        if (cm_exec_send(e, s->oneshot, s->worker->channel, &err) < 0) {
             cm_exec_fail(e, CM_L_OUTCOME_ERROR, err.code, err.text);
             continue;
         }

@@ -68,13 +68,10 @@ static int check_value(enum cm_limit limit, double v, double cap, struct cm_err 
     return 0;
 }
 
-static int read_one(struct reading *r, int limit, const struct cm_json_value *value)
+static int ask(struct reading *r, int limit, double v)
 {
     double cap = r->caps->at[limit];
 
-    if (value->kind == CM_JSON_NULL)
-        return 0;
-    double v = value->kind == CM_JSON_NUMBER ? cm_json_number(value) : -1;
     if (limit == CM_LIMIT_TIMEOUT && v > cap && isfinite(v))
         v = cap;
     int rc = check_value(limit, v, cap, r->err);
@@ -85,20 +82,42 @@ static int read_one(struct reading *r, int limit, const struct cm_json_value *va
     return 0;
 }
 
-static bool read_member(void *arg, const char *name, size_t len, const struct cm_json_value *value)
+/* The limit of that name, or the reason why it cannot be asked for. */
+static int find(const struct reading *r, const char *name, size_t len)
 {
-    struct reading *r = arg;
     int limit = cm_limit_find(name, len);
 
     if (limit < 0)
-        r->rc = unknown_name(name, len, r->err);
-    else if (cm_limit_info(limit)->scope > r->scope)
-        r->rc = out_of_scope(cm_limit_info(limit), r->err);
-    else if (r->asked.named & 1u << limit)
-        r->rc = cm_err_set(r->err, CM_ERR_BAD_FIELD, "limits.%.*s: appears twice", (int)len, name);
-    else
-        r->rc = read_one(r, limit, value);
+        return unknown_name(name, len, r->err);
+    if (cm_limit_info(limit)->scope > r->scope)
+        return out_of_scope(cm_limit_info(limit), r->err);
+    if (r->asked.named & 1u << limit)
+        return cm_err_set(r->err, CM_ERR_BAD_FIELD, "limits.%.*s: appears twice", (int)len, name);
+    return limit;
+}
+
+static bool read_member(void *arg, const char *name, size_t len, const struct cm_json_value *value)
+{
+    struct reading *r = arg;
+    int limit = find(r, name, len);
+
+    if (limit < 0)
+        r->rc = limit;
+    else if (value->kind != CM_JSON_NULL)
+        r->rc = ask(r, limit, value->kind == CM_JSON_NUMBER ? cm_json_number(value) : -1);
     return r->rc == 0;
+}
+
+int cm_limits_ask(const char *name, size_t len, double value, enum cm_limit_scope scope, const struct cm_limits *caps,
+                  struct cm_limits_asked *to, struct cm_err *err)
+{
+    struct reading r = {.scope = scope, .caps = caps, .asked = *to, .err = err};
+    int limit = find(&r, name, len);
+    int rc = limit < 0 ? limit : ask(&r, limit, value);
+
+    if (rc == 0)
+        *to = r.asked;
+    return rc;
 }
 
 int cm_limits_read(const struct cm_json_value *value, enum cm_limit_scope scope, const struct cm_limits *caps,

@@ -14,6 +14,9 @@ struct cm_json_value;
  * the limit, the cap and the setting that raises it, but the timeout is cut. *ret is untouched on failure. */
 int cm_limits_read(const struct cm_json_value *value, enum cm_limit_scope scope, const struct cm_limits *caps,
                    struct cm_limits_asked *ret, struct cm_err *err);
+/* The same for one limit whose name, UTF-8, and value came by another way: joins those of *to. */
+int cm_limits_ask(const char *name, size_t len, double value, enum cm_limit_scope scope, const struct cm_limits *caps,
+                  struct cm_limits_asked *to, struct cm_err *err);
 /* The body of POST /session: empty, or an object with `limits` and members that are ignored. */
 int cm_create_read(char *body, size_t len, const struct cm_limits *caps, struct cm_limits_asked *ret,
                    struct cm_err *err);
