@@ -23,9 +23,10 @@ struct cm_stream_ops {
     void (*ready)(void *arg);
     /* All of `len` bytes have been read; 64 KiB at the most in one call. */
     void (*data)(void *arg, const uint8_t *data, size_t len);
-    /* The queue is empty again after a write that it had to keep. */
+    /* The queue is empty again after a write that it had to keep. May be NULL. */
     void (*drained)(void *arg);
-    /* Once and last: the peer has closed (err NULL) or something failed. The owner then calls cm_stream_close(). */
+    /* Once: the peer has closed (err NULL) or something failed. No `data` comes any more. The owner calls
+     * cm_stream_close(), now or later: after err NULL what it writes still goes out, with `drained`. */
     void (*closed)(void *arg, const struct cm_err *err);
 };
 
@@ -43,7 +44,8 @@ struct cm_stream *cm_stream_accept(struct cm_loop *loop, int fd, struct cm_tls *
 struct cm_stream *cm_stream_connect(struct cm_loop *loop, const char *host, unsigned port, struct cm_tls *tls,
                                     const struct cm_stream_limits *limits, const struct cm_stream_ops *ops, void *arg,
                                     struct cm_err *err);
-/* 0; CM_ERR_TOO_LARGE when the queue would pass its maximum, with nothing of `data` taken. */
+/* 0; CM_ERR_TOO_LARGE when the queue would pass its maximum, with nothing of `data` taken; CM_ERR_NOT_READY before
+ * `ready` and after a failure. A failure of the write itself comes as `closed`. */
 int cm_stream_write(struct cm_stream *s, const void *data, size_t len, struct cm_err *err);
 /* Bytes that wait to be written. */
 size_t cm_stream_queued(const struct cm_stream *s);
@@ -53,7 +55,10 @@ void cm_stream_pause(struct cm_stream *s, bool pause);
 const char *cm_stream_alpn(const struct cm_stream *s);
 /* The peer as text, "127.0.0.1:4711". */
 const char *cm_stream_peer(const struct cm_stream *s);
-/* Sends what is queued, for at most `linger_ms`, then closes. No callback comes after it. Accepts NULL, returns NULL. */
+/* Sends what is queued and waits for the peer to close, for at most `linger_ms`, then closes; 0: closes at once. No
+ * callback comes after it. Accepts NULL, returns NULL. */
 struct cm_stream *cm_stream_close(struct cm_stream *s, unsigned linger_ms);
+/* Closes at once what still lingers; before cm_loop_free(). */
+void cm_stream_end_lingering(struct cm_loop *loop);
 
 #endif

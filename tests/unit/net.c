@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Streams over real sockets. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "net_world.h"
+
+static void ping_pong(void **state)
+{
+    struct world w;
+    (void)state;
+
+    world_open(&w, NULL, NULL);
+    await_ready(&w);
+    assert_string_equal(cm_stream_alpn(w.server.s), "");
+    assert_int_equal(strncmp(cm_stream_peer(w.server.s), "127.0.0.1:", 10), 0);
+    assert_int_equal(cm_stream_write(w.client.s, "ping", 4, NULL), 0);
+    await_bytes(&w, &w.server, 4);
+    assert_int_equal(cm_stream_write(w.server.s, "pong", 4, NULL), 0);
+    await_bytes(&w, &w.client, 4);
+    assert_memory_equal(w.server.got, "ping", 4);
+    assert_memory_equal(w.client.got, "pong", 4);
+    world_close(&w);
+}
+
+/* More than the socket takes: kept up to the maximum, then refused whole; and all that was taken arrives. */
+static void queue_has_a_maximum(void **state)
+{
+    struct world w;
+    struct cm_err err;
+    static char block[65536];
+    size_t taken = 0;
+    (void)state;
+
+    world_open(&w, NULL, NULL);
+    await_ready(&w);
+    cm_stream_pause(w.server.s, true);
+    while (cm_stream_write(w.client.s, block, sizeof(block), &err) == 0)
+        taken += sizeof(block);
+    assert_int_equal(err.code, CM_ERR_TOO_LARGE);
+    assert_true(cm_stream_queued(w.client.s) <= QUEUE_MAX);
+    assert_true(cm_stream_queued(w.client.s) > QUEUE_MAX - sizeof(block));
+    assert_int_equal(w.server.bytes, 0);
+    cm_stream_pause(w.server.s, false);
+    await_bytes(&w, &w.server, taken);
+    await(&w, &w.client.drained);
+    assert_int_equal(cm_stream_queued(w.client.s), 0);
+    world_close(&w);
+}
+
+static void close_lingers(void **state)
+{
+    struct world w;
+    static char block[65536];
+    size_t taken = 0;
+    (void)state;
+
+    world_open(&w, NULL, NULL);
+    await_ready(&w);
+    cm_stream_pause(w.server.s, true);
+    assert_int_equal(cm_stream_write(w.server.s, "unread", 6, NULL), 0);
+    while (cm_stream_write(w.client.s, block, sizeof(block), NULL) == 0)
+        taken += sizeof(block);
+    w.client.s = cm_stream_close(w.client.s, 5000);
+    cm_stream_pause(w.server.s, false);
+    await(&w, &w.server.closed);
+    assert_int_equal(w.server.err.code, 0);
+    assert_int_equal(w.server.bytes, taken);
+    world_close(&w);
+}
+
+static void close_at_once_tells_the_peer(void **state)
+{
+    struct world w;
+    (void)state;
+
+    world_open(&w, NULL, NULL);
+    await_ready(&w);
+    w.client.s = cm_stream_close(w.client.s, 0);
+    await(&w, &w.server.closed);
+    assert_int_equal(w.server.err.code, 0);
+    /* One side closed: the other may still write, until that fails. */
+    while (cm_stream_write(w.server.s, "x", 1, NULL) == 0)
+        world_turn(&w);
+    world_close(&w);
+}
+
+static void may_be_closed_in_a_callback(void **state)
+{
+    struct world w;
+    (void)state;
+
+    world_open(&w, NULL, NULL);
+    w.client.close_when_ready = true;
+    w.server.close_with_data = true;
+    await(&w, &w.server.closed);
+    world_close(&w);
+
+    world_open(&w, NULL, NULL);
+    await_ready(&w);
+    w.server.close_with_data = true;
+    assert_int_equal(cm_stream_write(w.client.s, "x", 1, NULL), 0);
+    await(&w, &w.client.closed);
+    assert_null(w.server.s);
+    world_close(&w);
+}
+
+static void nothing_listens(void **state)
+{
+    struct world w;
+    (void)state;
+
+    world_open(&w, NULL, NULL);
+    await_ready(&w);
+    unsigned port = closed_port();
+    w.client.s = cm_stream_close(w.client.s, 0);
+    w.client.closed = false;
+    w.client.s = cm_stream_connect(w.loop, "127.0.0.1", port, NULL, &stream_limits, &ops, &w.client, NULL);
+    assert_non_null(w.client.s);
+    await(&w, &w.client.closed);
+    assert_int_equal(w.client.err.code, CM_ERR_SYSTEM);
+    assert_non_null(strstr(w.client.err.text, "refused"));
+    world_close(&w);
+}
+
+static void names_are_looked_up(void **state)
+{
+    struct world w;
+    (void)state;
+
+    world_open(&w, NULL, NULL);
+    await_ready(&w);
+    unsigned port = listening_port(&w);
+    w.client.s = cm_stream_close(w.client.s, 0);
+    w.client.ready = false;
+    /* ::1 may come first: nobody listens there, and the next address is tried. */
+    w.client.s = cm_stream_connect(w.loop, "localhost", port, NULL, &stream_limits, &ops, &w.client, NULL);
+    await(&w, &w.client.ready);
+    w.client.s = cm_stream_close(w.client.s, 0);
+    w.client.s = cm_stream_connect(w.loop, "no such name.invalid", port, NULL, &stream_limits, &ops, &w.client, NULL);
+    await(&w, &w.client.closed);
+    assert_non_null(strstr(w.client.err.text, "look up \"no such name.invalid\""));
+    w.client.s = cm_stream_close(w.client.s, 0);
+    w.client.s = cm_stream_connect(w.loop, "localhost", port, NULL, &stream_limits, &ops, &w.client, NULL);
+    world_close(&w); /* with a look-up under way */
+}
+
+static void connecting_has_a_deadline(void **state)
+{
+    struct world w;
+    struct cm_stream_limits brief = {.queue_max = QUEUE_MAX, .handshake_ms = 100};
+    (void)state;
+
+    world_open(&w, NULL, NULL);
+    await_ready(&w);
+    unsigned port = full_port(&w);
+    w.client.s = cm_stream_close(w.client.s, 0);
+    w.client.closed = false;
+    w.client.s = cm_stream_connect(w.loop, "127.0.0.1", port, NULL, &brief, &ops, &w.client, NULL);
+    await(&w, &w.client.closed);
+    assert_non_null(strstr(w.client.err.text, "timed out"));
+    world_close(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ping_pong),
+        cmocka_unit_test(queue_has_a_maximum),
+        cmocka_unit_test(close_lingers),
+        cmocka_unit_test(close_at_once_tells_the_peer),
+        cmocka_unit_test(may_be_closed_in_a_callback),
+        cmocka_unit_test(nothing_listens),
+        cmocka_unit_test(names_are_looked_up),
+        cmocka_unit_test(connecting_has_a_deadline),
+    };
+    return cmocka_run_group_tests_name("net", tests, NULL, NULL);
+}
