@@ -38,6 +38,9 @@ const char *cm_word_nearest(const char *word, const char *const *known)
     const char *near = NULL;
 
     for (; *known; known++) {
+        size_t a = strlen(word), b = strlen(*known);
+        if ((a > b ? a - b : b - a) >= best) /* so many letters more or less are as many changes */
+            continue;
         unsigned d = distance(word, *known);
         if (d < best) {
             best = d;
