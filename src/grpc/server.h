@@ -58,6 +58,8 @@ struct cm_grpc_server *cm_grpc_server_free(struct cm_grpc_server *s);
 
 /* The first value of a metadata key (lower case), or NULL. Valid while the call lives. */
 const char *cm_grpc_call_metadata(const struct cm_grpc_call *call, const char *key);
+/* Within `cancelled`: whether the connection has broken. Else the client, or its deadline, has ended this call alone. */
+bool cm_grpc_call_lost(const struct cm_grpc_call *call);
 /* Monotonic nanoseconds by grpc-timeout; 0: none. The server itself ends a call that is over it. */
 uint64_t cm_grpc_call_deadline(const struct cm_grpc_call *call);
 const char *cm_grpc_call_peer(const struct cm_grpc_call *call);
