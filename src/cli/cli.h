@@ -12,18 +12,22 @@ enum cm_exit {
     CM_EXIT_OK = 0,
     CM_EXIT_RAISED = 1,        /* the code ended with an exception */
     CM_EXIT_UNFIT = 1,         /* doctor: the server would not start */
+    CM_EXIT_FAILED = 1,        /* docker, validate, ...: the thing itself did not work or is not right */
     CM_EXIT_USAGE = 2,         /* wrong arguments, or a file that cannot be read */
     CM_EXIT_UNAVAILABLE = 3,   /* no sidecar, sandbox or session to run in */
     CM_EXIT_TIMEOUT = 124,     /* like timeout(1) */
     CM_EXIT_INTERRUPTED = 130, /* Ctrl-C */
 };
 
-int cm_cli_serve(int argc, char **argv);
-int cm_cli_exec(int argc, char **argv);
-int cm_cli_repl(int argc, char **argv);
-int cm_cli_plan(int argc, char **argv);
-int cm_cli_doctor(int argc, char **argv);
-int cm_cli_version(int argc, char **argv);
+/* The functions that tables/verbs.def names. */
+struct cm_args;
+#define CM_VERB(words, function, operands, most, brief, more)   int function(const struct cm_args *args);
+#define CM_VERB_RAW(words, function, operands, settings, brief) int function(int argc, char **argv);
+#define CM_FLAG(words, letter, name, value, kind, def, help)
+#include "verbs.def"
+#undef CM_VERB
+#undef CM_VERB_RAW
+#undef CM_FLAG
 
 /* What `exec` and `repl` have in common: [-s SESSION] [--url URL] [--timeout SECONDS]
  * [--on-error keep|rollback]. */

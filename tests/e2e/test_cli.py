@@ -4,6 +4,7 @@
 import contextlib
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -38,8 +39,8 @@ def where(request, sidecar):
 def test_version():
     done = codemode("version")
     assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout.startswith("codemode ") and done.stdout.count("\n") >= 1
-    assert codemode("--version").stdout.split()[:2] == done.stdout.split()[:2]
+    assert re.fullmatch(r"codemode version \d+\.\d+\.\d+\n", done.stdout)
+    assert codemode("--version").stdout == done.stdout
 
 
 @pytest.mark.parametrize("args", [["--help"], ["serve", "--help"], ["exec", "--help"], ["repl", "--help"], ["version", "--help"]])
@@ -50,7 +51,7 @@ def test_help(args):
 
 @pytest.mark.parametrize(
     "args",
-    [[], ["nonsense"], ["exec", "--nonsense"], ["serve", "--nonsense"], ["serve", "--port", "99999"], ["serve", "--port", "x"], ["exec", "-c"], ["serve", "--log-level", "LOUD"]],
+    [[], ["nonsense"], ["version", "1"], ["version", "--nonsense"], ["exec", "--nonsense"], ["serve", "--nonsense"], ["serve", "--port", "99999"], ["serve", "--port", "x"], ["exec", "-c"], ["serve", "--log-level", "LOUD"]],
 )
 def test_wrong_usage(args):
     done = codemode(*args)
