@@ -38,13 +38,19 @@ struct cm_stream {
     unsigned busy; /* callbacks that are being run: until they return, the memory stays */
     bool gone; /* to be freed as soon as it is not busy */
     bool paused, ended; /* ended: nothing more to be read; `closed` has been or is being said */
-    bool failed; /* and nothing more to be written */
+    bool failed; /* and nothing more can be written */
+    bool turn; /* in the line of those that wait for a step of their handshake */
     bool kept; /* `drained` is owed */
     bool shut; /* the sending side is shut down */
     struct cm_err why; /* of `closed`; code 0: the peer has closed */
     char peer[CM_STREAM_PEER_MAX];
     char alpn[CM_STREAM_ALPN_MAX];
+    /* of TLS */
+    struct cm_tls_session *tls;
+    struct cm_task read_task; /* there is something to be read that the socket does not know of */
+    struct cm_stream *turn_prev, *turn_next;
     /* of cm_stream_connect() */
+    struct cm_tls *rules; /* for when it is connected; NULL: plain */
     struct cm_resolve *resolve;
     struct cm_addresses addresses;
     unsigned address; /* that is being tried */
@@ -58,10 +64,20 @@ struct cm_stream {
 void cm_stream_end(struct cm_stream *s, const struct cm_err *err);
 /* The socket is connected: goes on to OPENING. */
 void cm_stream_begin(struct cm_stream *s);
+/* Goes on to OPEN, and says so. From the loop only. */
+void cm_stream_ready(struct cm_stream *s);
 /* Waits for what the state and the queue ask for. */
 void cm_stream_rewatch(struct cm_stream *s);
 /* 0 with s->watch open for `fd`, which the stream now owns. */
 int cm_stream_take_fd(struct cm_stream *s, int fd, struct cm_err *err);
+
+/* handshake.c */
+/* The stream's handshake gets a step when it is its turn. */
+void cm_stream_handshake(struct cm_stream *s);
+/* Not any more. */
+void cm_stream_handshake_stop(struct cm_stream *s);
+/* Writes what the queue holds. 0, or a positive errno; what the socket does not take stays. */
+int cm_stream_flush(struct cm_stream *s);
 
 /* connect.c */
 int cm_stream_dial(struct cm_stream *s, struct cm_err *err);

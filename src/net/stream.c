@@ -23,9 +23,11 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "net/internal.h"
+#include "net/tls_internal.h"
 
 #define READ_SIZE     65536
-#define READS_AT_ONCE 4     /* then others have their turn */
+#define READS_AT_ONCE 4      /* then others have their turn */
+#define HANDSHAKE_MAX 131072 /* what TLS may have to say for itself, beside the owner's bytes */
 #define KEEP_MEMORY   65536 /* a queue that was larger gives its memory back when it is empty */
 
 static _Thread_local uint8_t scratch[READ_SIZE]; /* what a read brings lives until `data` returns */
@@ -39,6 +41,10 @@ static void dispose(struct cm_stream *s)
     s->timer = cm_timer_close(s->timer);
     s->resolve = cm_resolve_cancel(s->resolve);
     cm_task_cancel(s->loop, &s->task);
+    cm_task_cancel(s->loop, &s->read_task);
+    cm_stream_handshake_stop(s);
+    cm_tls_session_close(s);
+    s->rules = cm_tls_unref(s->rules);
     s->fd = cm_fd_close(s->fd);
     if (s->state == LINGERING)
         DL_DELETE(lingering, s);
@@ -72,12 +78,11 @@ static void say_end(void *arg)
 
 void cm_stream_end(struct cm_stream *s, const struct cm_err *err)
 {
-    if (err)
-        s->failed = true;
     if (s->state == LINGERING) {
         dispose(s);
         return;
     }
+    cm_stream_handshake_stop(s);
     if (s->ended) {
         cm_stream_rewatch(s);
         return;
@@ -88,6 +93,7 @@ void cm_stream_end(struct cm_stream *s, const struct cm_err *err)
     if (s->timer)
         cm_timer_stop(s->timer);
     cm_task_cancel(s->loop, &s->task);
+    cm_task_cancel(s->loop, &s->read_task);
     cm_task_post(s->loop, &s->task, say_end, s);
     cm_stream_rewatch(s);
 }
@@ -96,6 +102,7 @@ static void end_sys(struct cm_stream *s, int errnum, const char *what)
 {
     struct cm_err err;
 
+    s->failed = true;
     cm_err_sys(&err, errnum, "%s: %s", s->peer, what);
     cm_stream_end(s, &err);
 }
@@ -108,7 +115,8 @@ static int wanted(const struct cm_stream *s)
         return 0;
     if (s->state == CONNECTING)
         return CM_EV_WRITE;
-    bool reads = s->state == LINGERING || (s->state == OPEN && !s->paused && !s->ended);
+    bool reads = s->state == LINGERING || (s->state == OPEN && !s->paused && !s->ended) ||
+                 (s->state == OPENING && s->tls && !s->turn && !s->ended);
     return (reads ? CM_EV_READ : 0) | (s->queue.len > 0 ? CM_EV_WRITE : 0);
 }
 
@@ -120,8 +128,7 @@ void cm_stream_rewatch(struct cm_stream *s)
         cm_watch_set(s->watch, s->events = events);
 }
 
-/* 0, or a positive errno. What the socket does not take stays in the queue. */
-static int flush(struct cm_stream *s)
+int cm_stream_flush(struct cm_stream *s)
 {
     while (s->queue.len > 0) {
         ssize_t n = send(s->fd, cm_buf_data(&s->queue), s->queue.len, MSG_NOSIGNAL);
@@ -156,7 +163,7 @@ static void shut_sending(struct cm_stream *s)
 
 static void on_writable(struct cm_stream *s)
 {
-    int rc = flush(s);
+    int rc = cm_stream_flush(s);
 
     if (rc != 0) {
         cm_buf_done(&s->queue);
@@ -168,15 +175,32 @@ static void on_writable(struct cm_stream *s)
         say_drained(s);
 }
 
+static int put(struct cm_stream *s, const void *data, size_t len, struct cm_err *err)
+{
+    struct cm_err why;
+
+    if (s->queue.len + len > s->limits.queue_max)
+        return cm_err_set(err, CM_ERR_TOO_LARGE, "%s: more than %zu bytes wait to be sent", s->peer,
+                          s->limits.queue_max);
+    int rc = s->tls ? cm_tls_session_write(s, data, len, &why) : cm_buf_append(&s->queue, data, len);
+    if (rc < 0 && !s->tls)
+        return cm_err_set(err, rc, "%s: no memory for what waits to be sent", s->peer);
+    if (rc < 0) { /* a part may have been taken */
+        s->failed = true;
+        cm_stream_end(s, &why);
+    }
+    return 0;
+}
+
 int cm_stream_write(struct cm_stream *s, const void *data, size_t len, struct cm_err *err)
 {
-    if (s->failed || s->state < OPEN)
+    if (s->failed || s->why.code || s->state < OPEN)
         return cm_err_set(err, CM_ERR_NOT_READY, "%s: the connection is not open", s->peer);
     bool waiting = s->queue.len > 0;
-    int rc = cm_buf_append(&s->queue, data, len);
+    int rc = put(s, data, len, err);
     if (rc < 0)
-        return cm_err_set(err, rc, "%s: more than %zu bytes wait to be sent", s->peer, s->limits.queue_max);
-    if (!waiting && (rc = flush(s)) != 0) {
+        return rc;
+    if (!waiting && (rc = cm_stream_flush(s)) != 0) {
         cm_buf_done(&s->queue);
         end_sys(s, rc, "write");
         return 0; /* `closed` will tell */
@@ -203,9 +227,14 @@ static ssize_t receive(struct cm_stream *s)
     return n;
 }
 
-static void on_readable(struct cm_stream *s)
+static bool reads(const struct cm_stream *s)
 {
-    for (int i = 0; i < READS_AT_ONCE && !s->gone && s->state == OPEN && !s->paused && !s->ended; i++) {
+    return !s->gone && s->state == OPEN && !s->paused && !s->ended;
+}
+
+static void read_plain(struct cm_stream *s)
+{
+    for (int i = 0; i < READS_AT_ONCE && reads(s); i++) {
         ssize_t n = receive(s);
         if (n < 0 && errno == EAGAIN)
             return;
@@ -218,6 +247,50 @@ static void on_readable(struct cm_stream *s)
         if (n < READ_SIZE)
             return;
     }
+}
+
+static void on_rest(void *arg);
+
+/* GnuTLS reads one record at a time. One that a small pause has left with it would not wake us. */
+static void read_tls(struct cm_stream *s)
+{
+    struct cm_err err;
+
+    for (int i = 0; i < READS_AT_ONCE * (READ_SIZE / 16384) && reads(s); i++) {
+        ssize_t n = cm_tls_session_read(s, scratch, sizeof(scratch), &err);
+        if (n == -1)
+            break;
+        if (n < 0)
+            cm_stream_end(s, &err);
+        else if (n == 0)
+            cm_stream_end(s, NULL);
+        else
+            s->ops->data(s->arg, scratch, (size_t)n);
+    }
+    if (reads(s) && cm_tls_session_pending(s) > 0)
+        cm_task_post(s->loop, &s->read_task, on_rest, s);
+    int rc = s->gone || s->failed ? 0 : cm_stream_flush(s); /* TLS may have had to answer for itself */
+    if (rc != 0)
+        end_sys(s, rc, "write");
+}
+
+static void on_rest(void *arg)
+{
+    struct cm_stream *s = arg;
+
+    enter(s);
+    read_tls(s);
+    if (!s->gone)
+        cm_stream_rewatch(s);
+    leave(s);
+}
+
+static void on_readable(struct cm_stream *s)
+{
+    if (s->tls)
+        read_tls(s);
+    else
+        read_plain(s);
 }
 
 /* One that lingers drops what it reads, but not without end. */
@@ -244,7 +317,9 @@ static void on_event(void *arg, int events)
     } else {
         if (events & CM_EV_WRITE)
             on_writable(s);
-        if (!s->gone && (events & CM_EV_READ) && s->state == OPEN)
+        if (!s->gone && (events & CM_EV_READ) && s->state == OPENING && s->tls)
+            cm_stream_handshake(s);
+        else if (!s->gone && (events & CM_EV_READ) && s->state == OPEN)
             on_readable(s);
         else if (!s->gone && (events & CM_EV_READ) && s->state == LINGERING)
             drop(s);
@@ -257,31 +332,45 @@ static void on_event(void *arg, int events)
 void cm_stream_pause(struct cm_stream *s, bool pause)
 {
     s->paused = pause;
+    if (!pause && s->state == OPEN && cm_tls_session_pending(s) > 0)
+        cm_task_post(s->loop, &s->read_task, on_rest, s);
     cm_stream_rewatch(s);
 }
 
 /* Beginnings */
 
-static void say_ready(void *arg)
+void cm_stream_ready(struct cm_stream *s)
 {
-    struct cm_stream *s = arg;
-
     s->state = OPEN;
     cm_timer_stop(s->timer);
     enter(s);
     s->ops->ready(s->arg);
+    if (reads(s) && cm_tls_session_pending(s) > 0)
+        cm_task_post(s->loop, &s->read_task, on_rest, s);
     if (!s->gone)
         cm_stream_rewatch(s);
     leave(s);
 }
 
+static void say_ready(void *arg)
+{
+    cm_stream_ready(arg);
+}
+
 void cm_stream_begin(struct cm_stream *s)
 {
+    struct cm_err err;
     int on = 1;
 
     s->state = OPENING;
     setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* harmless where it is no TCP socket */
-    cm_task_post(s->loop, &s->task, say_ready, s);
+    if (s->rules && cm_tls_session_open(s, s->rules, *s->host ? s->host : NULL, &err) < 0)
+        cm_stream_end(s, &err);
+    else if (s->rules)
+        cm_stream_handshake(s);
+    else
+        cm_task_post(s->loop, &s->task, say_ready, s);
+    s->rules = cm_tls_unref(s->rules);
     cm_stream_rewatch(s);
 }
 
@@ -310,7 +399,7 @@ static void on_timer(void *arg)
     leave(s);
 }
 
-static struct cm_stream *new_stream(struct cm_loop *loop, const struct cm_stream_limits *limits,
+static struct cm_stream *new_stream(struct cm_loop *loop, struct cm_tls *tls, const struct cm_stream_limits *limits,
                                     const struct cm_stream_ops *ops, void *arg, struct cm_err *err)
 {
     struct cm_stream *s = calloc(1, sizeof(*s));
@@ -320,9 +409,11 @@ static struct cm_stream *new_stream(struct cm_loop *loop, const struct cm_stream
         return NULL;
     }
     *s = (struct cm_stream){.loop = loop, .ops = ops, .arg = arg, .limits = *limits, .fd = -1};
-    cm_buf_init(&s->queue, limits->queue_max);
+    s->rules = tls ? cm_tls_ref(tls) : NULL;
+    cm_buf_init(&s->queue, limits->queue_max + (tls ? cm_tls_overhead(limits->queue_max) + HANDSHAKE_MAX : 0));
     s->timer = cm_timer_open(loop, on_timer, s, err);
     if (!s->timer) {
+        cm_tls_unref(tls);
         free(s);
         return NULL;
     }
@@ -360,13 +451,11 @@ struct cm_stream *cm_stream_accept(struct cm_loop *loop, int fd, struct cm_tls *
                                    const struct cm_stream_limits *limits, const struct cm_stream_ops *ops, void *arg,
                                    struct cm_err *err)
 {
-    struct cm_stream *s = new_stream(loop, limits, ops, arg, err);
+    struct cm_stream *s = new_stream(loop, tls, limits, ops, arg, err);
 
-    if (!s || tls) {
+    if (!s) {
         cm_fd_close(fd);
-        if (s)
-            cm_err_set(err, CM_ERR_CONFIG, "this build has no TLS");
-        return s ? discard(s) : NULL;
+        return NULL;
     }
     s->state = OPENING;
     if (cm_stream_take_fd(s, fd, err) < 0)
@@ -380,12 +469,12 @@ struct cm_stream *cm_stream_connect(struct cm_loop *loop, const char *host, unsi
                                     const struct cm_stream_limits *limits, const struct cm_stream_ops *ops, void *arg,
                                     struct cm_err *err)
 {
-    struct cm_stream *s = new_stream(loop, limits, ops, arg, err);
+    struct cm_stream *s = new_stream(loop, tls, limits, ops, arg, err);
 
     if (!s)
         return NULL;
-    if (tls || strlen(host) >= sizeof(s->host)) {
-        cm_err_set(err, CM_ERR_CONFIG, "\"%.80s\": %s", host, tls ? "this build has no TLS" : "the name is too long");
+    if (!*host || strlen(host) >= sizeof(s->host)) {
+        cm_err_set(err, CM_ERR_CONFIG, "\"%.80s\" is no name of a host", host);
         return discard(s);
     }
     snprintf(s->host, sizeof(s->host), "%s", host);
@@ -406,11 +495,21 @@ const char *cm_stream_peer(const struct cm_stream *s)
     return s->peer;
 }
 
+/* What can be said without waiting. */
+static void say_bye(struct cm_stream *s)
+{
+    if (!s->tls || s->state < OPEN || s->failed || s->why.code)
+        return;
+    cm_tls_session_bye(s);
+    cm_stream_flush(s);
+}
+
 static void linger(struct cm_stream *s, unsigned linger_ms)
 {
     s->state = LINGERING;
     DL_APPEND(lingering, s);
     cm_task_cancel(s->loop, &s->task);
+    cm_task_cancel(s->loop, &s->read_task);
     cm_timer_start(s->timer, linger_ms, 0);
     shut_sending(s);
     cm_stream_rewatch(s);
@@ -420,7 +519,8 @@ struct cm_stream *cm_stream_close(struct cm_stream *s, unsigned linger_ms)
 {
     if (!s)
         return NULL;
-    if (linger_ms > 0 && !s->failed && s->state >= OPEN && !(s->ended && s->queue.len == 0))
+    say_bye(s);
+    if (linger_ms > 0 && !s->failed && s->state >= OPEN && !(s->ended && !s->why.code && s->queue.len == 0))
         linger(s, linger_ms);
     else
         dispose(s);

@@ -35,7 +35,7 @@ struct cm_stream_limits {
     unsigned handshake_ms; /* from accept or connect to `ready` */
 };
 
-/* Takes an accepted, non-blocking socket in any case. `tls` NULL: plain. `alpn` as in cm_stream_alpn(). */
+/* Takes an accepted, non-blocking socket in any case. `tls` NULL: plain. */
 struct cm_stream *cm_stream_accept(struct cm_loop *loop, int fd, struct cm_tls *tls,
                                    const struct cm_stream_limits *limits, const struct cm_stream_ops *ops, void *arg,
                                    struct cm_err *err);

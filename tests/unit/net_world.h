@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -20,7 +21,7 @@
 struct end {
     struct cm_stream *s;
     struct world *w;
-    bool ready, drained, closed, close_when_ready, close_with_data;
+    bool ready, drained, closed, close_when_ready, close_with_data, pause_with_data;
     size_t bytes;
     char got[64]; /* the first ones */
     struct cm_err err;
@@ -30,7 +31,8 @@ struct world {
     struct cm_loop *loop;
     struct cm_timer *limit;
     struct cm_watch *watch;
-    struct cm_tls *tls;
+    struct cm_tls *tls, *client_tls;
+    unsigned handshake_ms; /* of the server's side; 0: as the client's */
     struct end client, server;
     const bool *awaited;
     const struct end *counted;
@@ -62,6 +64,8 @@ static void on_data(void *arg, const uint8_t *data, size_t len)
     for (size_t i = 0; i < len && e->bytes + i < sizeof(e->got); i++)
         e->got[e->bytes + i] = (char)data[i];
     e->bytes += len;
+    if (e->pause_with_data)
+        cm_stream_pause(e->s, true);
     if (e->close_with_data)
         e->s = cm_stream_close(e->s, 0);
     look(e->w);
@@ -88,11 +92,14 @@ static void on_closed(void *arg, const struct cm_err *err)
 static const struct cm_stream_ops ops = {on_ready, on_data, on_drained, on_closed};
 static const struct cm_stream_limits stream_limits = {.queue_max = QUEUE_MAX, .handshake_ms = 5000};
 
+/* At all addresses of this machine: 127.0.0.2 is another name of the same server. */
 static int bound_socket(int backlog)
 {
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_ANY)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
+    if (fd < 0)
+        abort();
     assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof(in)), 0);
     if (backlog >= 0)
         assert_int_equal(listen(fd, backlog), 0);
@@ -101,7 +108,7 @@ static int bound_socket(int backlog)
 
 static unsigned port_of(int fd)
 {
-    struct sockaddr_in in;
+    struct sockaddr_in in = {0};
     socklen_t len = sizeof(in);
 
     assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &len), 0);
@@ -131,7 +138,8 @@ static inline unsigned full_port(struct world *w)
     in.sin_port = htons((uint16_t)port_of(w->spare[0]));
     for (int i = 1; i < 8; i++) {
         w->spare[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        connect(w->spare[i], (struct sockaddr *)&in, sizeof(in));
+        if (w->spare[i] >= 0)
+            connect(w->spare[i], (struct sockaddr *)&in, sizeof(in));
     }
     return ntohs(in.sin_port);
 }
@@ -156,13 +164,32 @@ static void on_listen(void *arg, int events)
         close(fd);
         return;
     }
-    w->server.s = cm_stream_accept(w->loop, fd, w->tls, &stream_limits, &ops, &w->server, NULL);
+    struct cm_stream_limits limits = stream_limits;
+    if (w->handshake_ms)
+        limits.handshake_ms = w->handshake_ms;
+    w->server.s = cm_stream_accept(w->loop, fd, w->tls, &limits, &ops, &w->server, NULL);
     assert_non_null(w->server.s);
+}
+
+static void dial(struct world *w)
+{
+    w->client.s = cm_stream_connect(w->loop, "127.0.0.1", port_of(w->listen_fd), w->client_tls, &stream_limits, &ops,
+                                    &w->client, NULL);
+    assert_non_null(w->client.s);
+    assert_false(w->client.ready);
+}
+
+static inline void reconnect(struct world *w)
+{
+    cm_stream_close(w->client.s, 0);
+    cm_stream_close(w->server.s, 0);
+    w->client = w->server = (struct end){.w = w};
+    dial(w);
 }
 
 static void world_open(struct world *w, struct cm_tls *server, struct cm_tls *client)
 {
-    *w = (struct world){.loop = cm_loop_new(NULL), .tls = server};
+    *w = (struct world){.loop = cm_loop_new(NULL), .tls = server, .client_tls = client};
     memset(w->spare, -1, sizeof(w->spare));
     w->client.w = w->server.w = w;
     w->limit = cm_timer_open(w->loop, on_limit, w, NULL);
@@ -206,6 +233,13 @@ static void await_bytes(struct world *w, const struct end *e, size_t count)
         run(w);
     }
     assert_int_equal(e->bytes, count);
+}
+
+static inline void await_more(struct world *w, const struct end *e, size_t than)
+{
+    w->counted = e;
+    w->count = than + 1;
+    run(w);
 }
 
 static void turn_over(void *arg)
