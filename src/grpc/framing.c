@@ -96,8 +96,7 @@ int cm_grpc_put_message(struct cm_buf *to, const void *message, size_t len)
 static const struct {
     char name;
     uint64_t ns;
-} units[] = {{'n', 1},          {'u', 1000},           {'m', 1000000},
-             {'S', 1000000000}, {'M', 60000000000ull}, {'H', 3600000000000ull}};
+} units[] = {{'n', 1}, {'u', 1000}, {'m', 1000000}, {'S', 1000000000}, {'M', 60000000000ull}, {'H', 3600000000000ull}};
 
 bool cm_grpc_timeout_parse(const char *text, uint64_t *ret_ns)
 {
@@ -223,10 +222,10 @@ enum cm_grpc_status cm_grpc_status_of_h2(uint32_t code)
 const char *cm_grpc_status_name(enum cm_grpc_status status)
 {
     static const char *const names[] = {
-        "OK",           "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",    "DEADLINE_EXCEEDED",
-        "NOT_FOUND",    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED",  "FAILED_PRECONDITION",
-        "ABORTED",      "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",            "UNAVAILABLE",
-        "DATA_LOSS",    "UNAUTHENTICATED"};
+        "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+        "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+        "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+        "DATA_LOSS", "UNAUTHENTICATED"};
 
     return (unsigned)status < sizeof names / sizeof names[0] ? names[status] : "UNKNOWN";
 }

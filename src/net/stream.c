@@ -485,6 +485,14 @@ struct cm_stream *cm_stream_connect(struct cm_loop *loop, const char *host, unsi
 
 /* The rest */
 
+void cm_stream_hand_over(struct cm_stream *s, size_t queue_max, const struct cm_stream_ops *ops, void *arg)
+{
+    s->ops = ops;
+    s->arg = arg;
+    s->limits.queue_max = s->queue.max = queue_max > s->queue.len ? queue_max : s->queue.len;
+    cm_stream_pause(s, false);
+}
+
 const char *cm_stream_alpn(const struct cm_stream *s)
 {
     return s->alpn;

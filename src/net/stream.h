@@ -47,6 +47,8 @@ struct cm_stream *cm_stream_connect(struct cm_loop *loop, const char *host, unsi
 /* 0; CM_ERR_TOO_LARGE when the queue would pass its maximum, with nothing of `data` taken; CM_ERR_NOT_READY before
  * `ready` and after a failure. A failure of the write itself comes as `closed`. */
 int cm_stream_write(struct cm_stream *s, const void *data, size_t len, struct cm_err *err);
+/* Another owner, at any time from `ready` to `closed`, also within `data`: what comes from now on comes to him. */
+void cm_stream_hand_over(struct cm_stream *s, size_t queue_max, const struct cm_stream_ops *ops, void *arg);
 /* Bytes that wait to be written. */
 size_t cm_stream_queued(const struct cm_stream *s);
 /* While paused nothing is read, and so TCP pushes back. */
