@@ -10,91 +10,9 @@
 #include <unistd.h>
 
 #include "base/words.h"
-#include "conf/value.h"
+#include "conf/rows.h"
 
 #define EXE_PREFIX "{exe}"
-
-enum type { TEXT, PATH, UINT, BYTES, SECONDS, LEVEL };
-
-struct row {
-    const char *env, *flag;
-    enum type type;
-    size_t offset;
-    double min, max;
-    const char *def, *unit, *help;
-};
-
-static const struct row rows[] = {
-#define CM_CONFIG(field, type, env, flag, min, max, def, unit, help)                                                   \
-    {env, flag, type, offsetof(struct cm_conf, field), min, max, def, unit, help},
-#include "config.def"
-#undef CM_CONFIG
-};
-
-#define ROWS (sizeof(rows) / sizeof(rows[0]))
-
-/* Where a value came from, for the error text. */
-static int bad_value(const struct row *row, const char *source, const char *text, struct cm_err *err)
-{
-    static const char *const wanted[] = {
-        [TEXT] = "a text",
-        [PATH] = "a path",
-        [UINT] = "a whole number",
-        [BYTES] = "a size such as 512Mi",
-        [SECONDS] = "a time such as 30 or 250ms",
-        [LEVEL] = "DEBUG, INFO, WARNING or ERROR",
-    };
-
-    if (row->type == LEVEL)
-        return cm_err_set(err, CM_ERR_CONFIG, "%s: \"%.80s\" is not %s", source, text, wanted[LEVEL]);
-    if (row->type == TEXT || row->type == PATH)
-        return cm_err_set(err, CM_ERR_CONFIG, "%s: must have %.0f to %.0f bytes", source, row->min, row->max);
-    return cm_err_set(err, CM_ERR_CONFIG, "%s: \"%.80s\" is not %s from %.12g to %.12g", source, text,
-                      wanted[row->type], row->min, row->max);
-}
-
-static bool in_range(const struct row *row, double value)
-{
-    return value >= row->min && value <= row->max;
-}
-
-static bool set_number(const struct row *row, void *field, const char *text)
-{
-    double value = 0;
-    bool ok = row->type == UINT    ? cm_conf_parse_uint(text, &value)
-              : row->type == BYTES ? cm_conf_parse_bytes(text, &value)
-              : row->type == LEVEL ? cm_conf_parse_level(text, &value)
-                                   : cm_conf_parse_seconds(text, &value);
-
-    if (!ok || !in_range(row, value))
-        return false;
-    if (row->type == SECONDS)
-        *(double *)field = value;
-    else if (row->type == BYTES)
-        *(uint64_t *)field = (uint64_t)value;
-    else
-        *(unsigned *)field = (unsigned)value;
-    return true;
-}
-
-static bool set_text(const struct row *row, char *field, const char *text)
-{
-    size_t len = strlen(text);
-
-    if (!in_range(row, (double)len) || len >= CM_CONF_TEXT_MAX)
-        return false;
-    memcpy(field, text, len + 1);
-    return true;
-}
-
-static int set_row(const struct row *row, struct cm_conf *conf, const char *source, const char *text,
-                   struct cm_err *err)
-{
-    void *field = (char *)conf + row->offset;
-    bool ok = row->type == TEXT || row->type == PATH ? set_text(row, field, text) : set_number(row, field, text);
-
-    return ok ? 0 : bad_value(row, source, text, err);
-}
 
 static int exe_folder(char ret[static PATH_MAX], struct cm_err *err)
 {
@@ -107,18 +25,18 @@ static int exe_folder(char ret[static PATH_MAX], struct cm_err *err)
     return 0;
 }
 
-static int set_default(const struct row *row, struct cm_conf *conf, struct cm_err *err)
+static int set_default(const struct cm_row *row, struct cm_conf *conf, struct cm_err *err)
 {
     char folder[PATH_MAX], path[PATH_MAX + 64];
     size_t prefix = sizeof(EXE_PREFIX) - 1;
 
     if (strncmp(row->def, EXE_PREFIX, prefix) != 0)
-        return set_row(row, conf, row->flag, row->def, err);
+        return cm_row_set(row, conf, row->flag, row->def, err);
     int rc = exe_folder(folder, err);
     if (rc < 0)
         return rc;
     snprintf(path, sizeof(path), "%s%s", folder, row->def + prefix);
-    return set_row(row, conf, row->flag, path, err);
+    return cm_row_set(row, conf, row->flag, path, err);
 }
 
 int cm_conf_defaults(struct cm_conf *ret, struct cm_err *err)
@@ -126,8 +44,8 @@ int cm_conf_defaults(struct cm_conf *ret, struct cm_err *err)
     struct cm_conf conf;
 
     memset(&conf, 0, sizeof(conf));
-    for (size_t i = 0; i < ROWS; i++) {
-        int rc = set_default(&rows[i], &conf, err);
+    for (size_t i = 0; i < CM_CONF_ROWS; i++) {
+        int rc = set_default(&cm_rows[i], &conf, err);
         if (rc < 0)
             return rc;
     }
@@ -137,33 +55,25 @@ int cm_conf_defaults(struct cm_conf *ret, struct cm_err *err)
 
 static int load_environment(struct cm_conf *conf, struct cm_err *err)
 {
-    for (size_t i = 0; i < ROWS; i++) {
-        const char *text = getenv(rows[i].env);
+    for (size_t i = 0; i < CM_CONF_ROWS; i++) {
+        const char *text = getenv(cm_rows[i].env);
         if (!text || !*text)
             continue;
-        int rc = set_row(&rows[i], conf, rows[i].env, text, err);
+        int rc = cm_row_set(&cm_rows[i], conf, cm_rows[i].env, text, err);
         if (rc < 0)
             return rc;
     }
     return 0;
 }
 
-static const struct row *find_flag(const char *arg, size_t len)
-{
-    for (size_t i = 0; i < ROWS; i++)
-        if (strlen(rows[i].flag) == len && memcmp(rows[i].flag, arg, len) == 0)
-            return &rows[i];
-    return NULL;
-}
-
 static int unknown_flag(const char *arg, size_t len, struct cm_err *err)
 {
-    const char *known[ROWS + 1];
+    const char *known[CM_CONF_ROWS + 1];
     char word[64];
 
-    for (size_t i = 0; i < ROWS; i++)
-        known[i] = rows[i].flag;
-    known[ROWS] = NULL;
+    for (size_t i = 0; i < CM_CONF_ROWS; i++)
+        known[i] = cm_rows[i].flag;
+    known[CM_CONF_ROWS] = NULL;
     snprintf(word, sizeof(word), "%.*s", (int)(len < 63 ? len : 63), arg);
     const char *near = cm_word_nearest(word, known);
     if (near)
@@ -176,13 +86,13 @@ static int load_flags(int argc, char *const *argv, struct cm_conf *conf, struct 
     for (int i = 0; i < argc; i++) {
         const char *equals = strchr(argv[i], '=');
         size_t len = equals ? (size_t)(equals - argv[i]) : strlen(argv[i]);
-        const struct row *row = find_flag(argv[i], len);
+        const struct cm_row *row = cm_row_by_flag(argv[i], len);
 
         if (!row)
             return unknown_flag(argv[i], len, err);
         if (!equals && i + 1 >= argc)
             return cm_err_set(err, CM_ERR_CONFIG, "%s: needs a value", row->flag);
-        int rc = set_row(row, conf, row->flag, equals ? equals + 1 : argv[++i], err);
+        int rc = cm_row_set(row, conf, row->flag, equals ? equals + 1 : argv[++i], err);
         if (rc < 0)
             return rc;
     }
@@ -246,13 +156,13 @@ int cm_conf_load(int argc, char *const *argv, struct cm_conf *ret, struct cm_err
 
 void cm_conf_help(FILE *out)
 {
-    for (size_t i = 0; i < ROWS; i++) {
-        const struct row *row = &rows[i];
-        bool text = row->type == TEXT || row->type == PATH || row->type == LEVEL;
+    for (size_t i = 0; i < CM_CONF_ROWS; i++) {
+        const struct cm_row *row = &cm_rows[i];
+        bool number = row->type == CM_ROW_UINT || row->type == CM_ROW_BYTES || row->type == CM_ROW_SECONDS;
 
         fprintf(out, "  %s VALUE  (%s)\n      %s\n", row->flag, row->env, row->help);
         fprintf(out, "      default: %s", *row->def ? row->def : "none");
-        if (!text)
+        if (number)
             fprintf(out, ", from %.12g to %.12g %s", row->min, row->max, row->unit);
         fputc('\n', out);
     }

@@ -3,6 +3,7 @@
 #ifndef CM_CONF_H
 #define CM_CONF_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -12,11 +13,20 @@
 #define CM_CONF_TEXT_MAX 1024
 
 #define CM_CONF_FIELD_TEXT(name)    char name[CM_CONF_TEXT_MAX]
+#define CM_CONF_FIELD_SECRET(name)  char name[CM_CONF_TEXT_MAX] /* never printed or logged */
 #define CM_CONF_FIELD_PATH(name)    char name[CM_CONF_TEXT_MAX]
 #define CM_CONF_FIELD_UINT(name)    unsigned name
 #define CM_CONF_FIELD_BYTES(name)   uint64_t name
 #define CM_CONF_FIELD_SECONDS(name) double name
 #define CM_CONF_FIELD_LEVEL(name)   unsigned name /* 0 DEBUG, 1 INFO, 2 WARNING, 3 ERROR */
+#define CM_CONF_FIELD_BOOL(name)    bool name
+
+enum {
+#define CM_CONFIG(field, type, env, flag, min, max, def, unit, help) CM_CONF_ROW_##field,
+#include "config.def"
+#undef CM_CONFIG
+    CM_CONF_ROWS /* how many settings there are */
+};
 
 struct cm_conf {
 #define CM_CONFIG(field, type, env, flag, min, max, def, unit, help) CM_CONF_FIELD_##type(field);

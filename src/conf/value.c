@@ -71,11 +71,25 @@ bool cm_conf_parse_seconds(const char *text, double *ret)
 
 bool cm_conf_parse_level(const char *text, double *ret)
 {
-    static const struct unit levels[] = {{"DEBUG", 0}, {"INFO", 1}, {"WARNING", 2}, {"WARN", 2}, {"ERROR", 3}};
+    static const struct unit levels[] = {{"DEBUG", 0}, {"INFO", 1},  {"WARNING", 2},
+                                         {"WARN", 2},  {"ERROR", 3}, {"CRITICAL", 3}};
 
     for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++) {
         if (strcasecmp(levels[i].suffix, text) == 0) {
             *ret = levels[i].factor;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool cm_conf_parse_bool(const char *text, bool *ret)
+{
+    static const char *const words[] = {"false", "true", "no", "yes", "off", "on", "0", "1"};
+
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        if (strcasecmp(words[i], text) == 0) {
+            *ret = i % 2 == 1;
             return true;
         }
     }

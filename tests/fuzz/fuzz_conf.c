@@ -26,7 +26,9 @@ static void check_text(const char *flag, const char *text, double min, double ma
 }
 
 #define CHECK_TEXT    check_text
+#define CHECK_SECRET  check_text
 #define CHECK_PATH    check_text
+#define CHECK_BOOL    check_number
 #define CHECK_UINT    check_number
 #define CHECK_BYTES   check_number
 #define CHECK_SECONDS check_number

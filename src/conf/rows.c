@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "conf/rows.h"
+
+#include <string.h>
+
+#include "base/buf.h"
+#include "conf/value.h"
+
+const struct cm_row cm_rows[CM_CONF_ROWS] = {
+#define CM_CONFIG(field, type, env, flag, min, max, def, unit, help)                                                   \
+    {#field, env, flag, CM_ROW_##type, offsetof(struct cm_conf, field), min, max, def, unit, help},
+#include "config.def"
+#undef CM_CONFIG
+};
+
+const char *cm_row_wants(enum cm_row_type type)
+{
+    static const char *const wanted[] = {
+        [CM_ROW_TEXT] = "a text",
+        [CM_ROW_SECRET] = "a text",
+        [CM_ROW_PATH] = "a path",
+        [CM_ROW_UINT] = "a whole number",
+        [CM_ROW_BYTES] = "a size such as 512Mi",
+        [CM_ROW_SECONDS] = "a time such as 30 or 250ms",
+        [CM_ROW_LEVEL] = "DEBUG, INFO, WARNING or ERROR",
+        [CM_ROW_BOOL] = "true or false",
+    };
+
+    return wanted[type];
+}
+
+static bool is_text(const struct cm_row *row)
+{
+    return row->type == CM_ROW_TEXT || row->type == CM_ROW_SECRET || row->type == CM_ROW_PATH;
+}
+
+static int bad_value(const struct cm_row *row, const char *source, const char *text, struct cm_err *err)
+{
+    const char *wants = cm_row_wants(row->type);
+
+    if (row->type == CM_ROW_LEVEL || row->type == CM_ROW_BOOL)
+        return cm_err_set(err, CM_ERR_CONFIG, "%s: \"%.80s\" is not %s", source, text, wants);
+    if (is_text(row))
+        return cm_err_set(err, CM_ERR_CONFIG, "%s: must have %.0f to %.0f bytes", source, row->min, row->max);
+    return cm_err_set(err, CM_ERR_CONFIG, "%s: \"%.80s\" is not %s from %.12g to %.12g", source, text, wants, row->min,
+                      row->max);
+}
+
+static bool in_range(const struct cm_row *row, double value)
+{
+    return value >= row->min && value <= row->max;
+}
+
+static bool parse(enum cm_row_type type, const char *text, double *ret)
+{
+    bool yes;
+
+    switch (type) {
+    case CM_ROW_UINT:
+        return cm_conf_parse_uint(text, ret);
+    case CM_ROW_BYTES:
+        return cm_conf_parse_bytes(text, ret);
+    case CM_ROW_LEVEL:
+        return cm_conf_parse_level(text, ret);
+    case CM_ROW_BOOL:
+        if (!cm_conf_parse_bool(text, &yes))
+            return false;
+        *ret = yes;
+        return true;
+    default:
+        return cm_conf_parse_seconds(text, ret);
+    }
+}
+
+static bool set_number(const struct cm_row *row, void *field, const char *text)
+{
+    double value = 0;
+
+    if (!parse(row->type, text, &value) || !in_range(row, value))
+        return false;
+    if (row->type == CM_ROW_SECONDS)
+        *(double *)field = value;
+    else if (row->type == CM_ROW_BYTES)
+        *(uint64_t *)field = (uint64_t)value;
+    else if (row->type == CM_ROW_BOOL)
+        *(bool *)field = value > 0;
+    else
+        *(unsigned *)field = (unsigned)value;
+    return true;
+}
+
+static bool set_text(const struct cm_row *row, char *field, const char *text)
+{
+    size_t len = strlen(text);
+
+    if (!in_range(row, (double)len) || len >= CM_CONF_TEXT_MAX)
+        return false;
+    memset(field, 0, CM_CONF_TEXT_MAX); /* no rest of a longer one stays: two equal settings have equal bytes */
+    memcpy(field, text, len + 1);
+    return true;
+}
+
+int cm_row_set(const struct cm_row *row, struct cm_conf *conf, const char *source, const char *text, struct cm_err *err)
+{
+    void *field = (char *)conf + row->offset;
+    bool ok = is_text(row) ? set_text(row, field, text) : set_number(row, field, text);
+
+    return ok ? 0 : bad_value(row, source, text, err);
+}
+
+const struct cm_row *cm_row_by_field(const char *field, size_t len)
+{
+    for (size_t i = 0; i < CM_CONF_ROWS; i++)
+        if (strlen(cm_rows[i].field) == len && memcmp(cm_rows[i].field, field, len) == 0)
+            return &cm_rows[i];
+    return NULL;
+}
+
+const struct cm_row *cm_row_by_flag(const char *flag, size_t len)
+{
+    for (size_t i = 0; i < CM_CONF_ROWS; i++)
+        if (strlen(cm_rows[i].flag) == len && memcmp(cm_rows[i].flag, flag, len) == 0)
+            return &cm_rows[i];
+    return NULL;
+}
+
+static size_t size_of(const struct cm_row *row)
+{
+    switch (row->type) {
+    case CM_ROW_TEXT:
+    case CM_ROW_SECRET:
+    case CM_ROW_PATH:
+        return CM_CONF_TEXT_MAX;
+    case CM_ROW_BYTES:
+        return sizeof(uint64_t);
+    case CM_ROW_SECONDS:
+        return sizeof(double);
+    case CM_ROW_BOOL:
+        return sizeof(bool);
+    default:
+        return sizeof(unsigned);
+    }
+}
+
+bool cm_row_equal(const struct cm_row *row, const struct cm_conf *a, const struct cm_conf *b)
+{
+    return memcmp((const char *)a + row->offset, (const char *)b + row->offset, size_of(row)) == 0;
+}
+
+void cm_row_copy(const struct cm_row *row, struct cm_conf *to, const struct cm_conf *from)
+{
+    memcpy((char *)to + row->offset, (const char *)from + row->offset, size_of(row));
+}
+
+static int print_bytes(uint64_t n, struct cm_buf *to)
+{
+    static const char *const units[] = {"", "Ki", "Mi", "Gi"};
+    unsigned unit = 0;
+
+    while (n > 0 && n % 1024 == 0 && unit < 3) {
+        n /= 1024;
+        unit++;
+    }
+    return cm_buf_printf(to, "%llu%s", (unsigned long long)n, units[unit]);
+}
+
+int cm_row_print(const struct cm_row *row, const struct cm_conf *conf, struct cm_buf *to)
+{
+    static const char *const levels[] = {"DEBUG", "INFO", "WARNING", "ERROR"};
+    const void *field = (const char *)conf + row->offset;
+
+    switch (row->type) {
+    case CM_ROW_TEXT:
+    case CM_ROW_PATH:
+        return cm_buf_puts(to, field);
+    case CM_ROW_SECRET:
+        return cm_buf_puts(to, *(const char *)field ? "***" : "");
+    case CM_ROW_UINT:
+        return cm_buf_printf(to, "%u", *(const unsigned *)field);
+    case CM_ROW_BYTES:
+        return print_bytes(*(const uint64_t *)field, to);
+    case CM_ROW_SECONDS:
+        return cm_buf_printf(to, "%.12g", *(const double *)field);
+    case CM_ROW_LEVEL:
+        return cm_buf_puts(to, levels[*(const unsigned *)field & 3]);
+    case CM_ROW_BOOL:
+        return cm_buf_puts(to, *(const bool *)field ? "true" : "false");
+    }
+    return 0;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The rows of tables/config.def at run time. Of this room; others use conf.h. */
+#ifndef CM_CONF_ROWS_H
+#define CM_CONF_ROWS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "conf/conf.h"
+
+struct cm_buf;
+
+enum cm_row_type {
+    CM_ROW_TEXT,
+    CM_ROW_SECRET,
+    CM_ROW_PATH,
+    CM_ROW_UINT,
+    CM_ROW_BYTES,
+    CM_ROW_SECONDS,
+    CM_ROW_LEVEL,
+    CM_ROW_BOOL
+};
+
+struct cm_row {
+    const char *field, *env, *flag;
+    enum cm_row_type type;
+    size_t offset; /* in struct cm_conf */
+    double min, max;
+    const char *def, *unit, *help;
+};
+extern const struct cm_row cm_rows[CM_CONF_ROWS];
+
+/* NULL when there is none. */
+const struct cm_row *cm_row_by_field(const char *field, size_t len);
+const struct cm_row *cm_row_by_flag(const char *flag, size_t len);
+/* CM_ERR_CONFIG with `source` in front (a flag, a variable, ...), and the field as it was. */
+int cm_row_set(const struct cm_row *row, struct cm_conf *conf, const char *source, const char *text,
+               struct cm_err *err);
+/* Appends the value as one would write it; *** for a secret that is not empty. */
+int cm_row_print(const struct cm_row *row, const struct cm_conf *conf, struct cm_buf *to);
+bool cm_row_equal(const struct cm_row *row, const struct cm_conf *a, const struct cm_conf *b);
+void cm_row_copy(const struct cm_row *row, struct cm_conf *to, const struct cm_conf *from);
+/* A change of the setting takes effect on SIGHUP. */
+bool cm_row_reloads(const struct cm_row *row);
+/* "a whole number", ... */
+const char *cm_row_wants(enum cm_row_type type);
+
+#endif
