@@ -13,8 +13,8 @@
 struct cm_buf;
 
 /* What unpacking may take of memory: a repeated field of two bytes becomes an element of sixteen and an allocation. */
-#define CM_PROTO_MEMORY_FACTOR 4 /* times the message's size */
-#define CM_PROTO_MEMORY_FLOOR  65536
+#define CM_PROTO_MEMORY_FACTOR 8 /* times the message's size */
+#define CM_PROTO_MEMORY_FLOOR  (1u << 20)
 
 /* Unpacks and checks that every string is UTF-8. NULL with CM_ERR_BAD_FIELD, CM_ERR_TOO_LARGE or CM_ERR_NO_MEMORY.
  * For cm_proto_free(). */
