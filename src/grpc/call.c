@@ -438,6 +438,11 @@ const char *cm_grpc_call_metadata(const struct cm_grpc_call *call, const char *k
     return NULL;
 }
 
+bool cm_grpc_call_lost(const struct cm_grpc_call *call)
+{
+    return call->conn->gone;
+}
+
 uint64_t cm_grpc_call_deadline(const struct cm_grpc_call *call)
 {
     return call->deadline;

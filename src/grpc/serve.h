@@ -29,6 +29,7 @@ struct cm_grpc_conn {
     bool broken; /* the session has failed: what it still has to say is sent, then the connection closes */
     bool told_full; /* some call was told to wait for `writable` */
     bool last_goaway;
+    bool gone;            /* it is being closed, with the calls that it still has */
 };
 
 enum cm_grpc_phase {

@@ -30,6 +30,7 @@ static void close_conn(struct cm_grpc_conn *c)
     struct cm_grpc_server *s = c->server;
     struct cm_grpc_call *call, *next;
 
+    c->gone = true;
     cm_task_cancel(s->loop, &c->flush);
     c->timer = cm_timer_close(c->timer);
     DL_FOREACH_SAFE(c->calls, call, next)
