@@ -14,7 +14,9 @@
 #include "base/clock.h"
 #include "conf/conf.h"
 #include "ev/loop.h"
+#include "front/grpc/rpc.h"
 #include "front/http/http.h"
+#include "grpc/server.h"
 #include "obs/log.h"
 #include "obs/metrics.h"
 #include "roles/probe.h"
@@ -36,6 +38,7 @@ struct gateway {
     struct cm_metrics *metrics;
     struct cm_sessions *sessions;
     struct cm_http *http;
+    struct cm_rpc *rpc;
     struct cm_signal *term, *interrupt;
     struct cm_timer *linger;
     uint64_t stopping_ns; /* since when; 0 = not */
@@ -71,6 +74,7 @@ static void on_signal(void *arg, int signum)
     }
     g->stopping_ns = now;
     cm_http_drain(g->http);
+    cm_rpc_drain(g->rpc);
     cm_sessions_drain(g->sessions, g->conf->drain_timeout, on_drained, g);
 }
 
@@ -150,6 +154,14 @@ static int look_at_machine(struct gateway *g, struct cm_err *err)
     return err->code;
 }
 
+static int open_rpc(struct gateway *g, struct cm_err *err)
+{
+    const struct cm_rpc_parts parts = {
+        .loop = g->loop, .conf = g->conf, .sessions = g->sessions, .metrics = g->metrics};
+
+    return cm_rpc_open(&parts, &g->rpc, err);
+}
+
 static int open_rooms(struct gateway *g, struct cm_err *err)
 {
     struct cm_sessions_config config = sessions_config(g);
@@ -159,7 +171,7 @@ static int open_rooms(struct gateway *g, struct cm_err *err)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for metrics");
     cm_metrics_info(g->metrics, "version", CM_VERSION);
     g->loop = cm_loop_new(err);
-    if (!g->loop || cm_sessions_open(g->loop, &config, g->metrics, &g->sessions, err) < 0 ||
+    if (!g->loop || cm_sessions_open(g->loop, &config, g->metrics, &g->sessions, err) < 0 || open_rpc(g, err) < 0 ||
         cm_http_open(g->loop, g->conf, g->sessions, g->metrics, &g->http, err) < 0)
         return err->code;
     g->linger = cm_timer_open(g->loop, on_linger, g, err);
@@ -174,6 +186,7 @@ static void close_rooms(struct gateway *g)
     g->term = cm_signal_close(g->term);
     g->linger = cm_timer_close(g->linger);
     g->http = cm_http_free(g->http);
+    g->rpc = cm_rpc_free(g->rpc);
     g->sessions = cm_sessions_free(g->sessions);
     g->loop = cm_loop_free(g->loop);
     g->metrics = cm_metrics_free(g->metrics);
