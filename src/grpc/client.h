@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A gRPC client: one target, one HTTP/2 connection that is kept alive, opened when it is first needed, and opened again
  * with backoff (gRPC's connection backoff: 1 s, x 1.6, +-20 %, 120 s at the most; the first attempt after a connection
- * that worked comes at once). Calls that wait for a connection wait until their deadline.
+ * that worked comes at once). Calls that wait for a connection wait until their deadline, unless they are to fail fast.
+ * Nobody connects while no call waits.
  *
  * GOAWAY: calls that the server has not processed are sent again on the next connection, once; those that it may have
  * processed answer UNAVAILABLE. Nothing else is ever sent twice.
@@ -24,8 +25,9 @@ struct cm_grpc_request; /* one call */
 struct cm_grpc_client_options {
     size_t message_max; /* bytes of one answer message */
     size_t queue_max; /* bytes of requests that wait to be sent */
-    unsigned calls_max; /* calls at once; the server's SETTINGS may say less, then calls wait */
-    unsigned keepalive_ms; /* PING after this long without a byte while calls run; 0: never */
+    unsigned calls_max; /* calls at once, more are refused; the server's SETTINGS may say less, then calls wait */
+    unsigned keepalive_ms; /* PING after this long without a byte while calls run; 0: never. Servers of other makes take
+                            * one in five minutes unless they are told otherwise, and go away after the third. */
     unsigned keepalive_timeout_ms;
     unsigned idle_ms; /* without calls the connection is closed after this; 0: never */
     const char *user_agent;
@@ -50,17 +52,19 @@ struct cm_grpc_client *cm_grpc_client_new(struct cm_loop *loop, const char *targ
                                           const struct cm_grpc_client_options *options, struct cm_err *err);
 /* New certificates: for the next connection, and the present one ends when its calls have. */
 void cm_grpc_client_set_tls(struct cm_grpc_client *c, struct cm_tls *tls);
-/* Calls that still run answer CANCELLED. Accepts NULL. */
+/* Calls that still run answer CANCELLED, from inside. Not from one of the callbacks. Accepts NULL, returns NULL. */
 struct cm_grpc_client *cm_grpc_client_free(struct cm_grpc_client *c);
 bool cm_grpc_client_connected(const struct cm_grpc_client *c);
 
-/* Sends one request. Everything is copied. deadline_ns is monotonic and must not be 0: it travels as grpc-timeout, and
+/* Sends one request, at the start of the next turn, or in this one when it is called from `done` or `message`. `ops` must
+ * live as long as the call, the rest is copied. At most 20 entries of metadata. CM_ERR_OVERLOADED beyond calls_max and
+ * queue_max. deadline_ns is monotonic and must not be 0: it travels as grpc-timeout, and
  * DEADLINE_EXCEEDED is ours to say. NULL with *err on refusal; `done` never comes from inside. */
 struct cm_grpc_request *cm_grpc_client_call(struct cm_grpc_client *c, const char *path,
                                             const struct cm_grpc_metadata *metadata, size_t count, const void *message,
                                             size_t len, uint64_t deadline_ns, const struct cm_grpc_request_ops *ops,
                                             void *arg, struct cm_err *err);
-/* RST_STREAM(CANCEL); `done` is not called any more. */
+/* RST_STREAM(CANCEL); `done` is not called any more. From anywhere but its own `done`. */
 void cm_grpc_request_cancel(struct cm_grpc_request *r);
 
 #endif
