@@ -158,7 +158,8 @@ void cm_conf_help(FILE *out)
 {
     for (size_t i = 0; i < CM_CONF_ROWS; i++) {
         const struct cm_row *row = &cm_rows[i];
-        bool number = row->type == CM_ROW_UINT || row->type == CM_ROW_BYTES || row->type == CM_ROW_SECONDS;
+        bool number = row->type == CM_ROW_UINT || row->type == CM_ROW_BYTES || row->type == CM_ROW_SECONDS ||
+                      row->type == CM_ROW_PORTS;
 
         fprintf(out, "  %s VALUE  (%s)\n      %s\n", row->flag, row->env, row->help);
         fprintf(out, "      default: %s", *row->def ? row->def : "none");

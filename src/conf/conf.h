@@ -12,6 +12,13 @@
 
 #define CM_CONF_TEXT_MAX 1024
 
+#define CM_PORTS_MAX 4
+
+/* Different ones, at least one. */
+struct cm_ports {
+    unsigned count, at[CM_PORTS_MAX]; /* the rest is 0 */
+};
+
 #define CM_CONF_FIELD_TEXT(name)    char name[CM_CONF_TEXT_MAX]
 #define CM_CONF_FIELD_SECRET(name)  char name[CM_CONF_TEXT_MAX] /* never printed or logged */
 #define CM_CONF_FIELD_PATH(name)    char name[CM_CONF_TEXT_MAX]
@@ -20,6 +27,7 @@
 #define CM_CONF_FIELD_SECONDS(name) double name
 #define CM_CONF_FIELD_LEVEL(name)   unsigned name /* 0 DEBUG, 1 INFO, 2 WARNING, 3 ERROR */
 #define CM_CONF_FIELD_BOOL(name)    bool name
+#define CM_CONF_FIELD_PORTS(name)   struct cm_ports name
 
 enum {
 #define CM_CONFIG(field, type, env, flag, min, max, def, unit, help) CM_CONF_ROW_##field,

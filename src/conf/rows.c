@@ -24,6 +24,7 @@ const char *cm_row_wants(enum cm_row_type type)
         [CM_ROW_SECONDS] = "a time such as 30 or 250ms",
         [CM_ROW_LEVEL] = "DEBUG, INFO, WARNING or ERROR",
         [CM_ROW_BOOL] = "true or false",
+        [CM_ROW_PORTS] = "a port, or up to four separated by commas,",
     };
 
     return wanted[type];
@@ -100,10 +101,48 @@ static bool set_text(const struct cm_row *row, char *field, const char *text)
     return true;
 }
 
+static bool add_port(struct cm_ports *ports, unsigned port)
+{
+    for (unsigned i = 0; i < ports->count; i++)
+        if (ports->at[i] == port)
+            return true;
+    if (ports->count == CM_PORTS_MAX)
+        return false;
+    ports->at[ports->count++] = port;
+    return true;
+}
+
+static bool set_ports(const struct cm_row *row, struct cm_ports *field, const char *text)
+{
+    struct cm_ports ports = {0};
+    char word[16];
+    double port;
+
+    for (;;) {
+        text += strspn(text, " ");
+        size_t len = strcspn(text, ", ");
+        if (len >= sizeof(word))
+            return false;
+        memcpy(word, text, len);
+        word[len] = '\0';
+        if (!cm_conf_parse_uint(word, &port) || !in_range(row, port) || !add_port(&ports, (unsigned)port))
+            return false;
+        text += len + strspn(text + len, " ");
+        if (*text == '\0')
+            break;
+        if (*text++ != ',')
+            return false;
+    }
+    *field = ports;
+    return true;
+}
+
 int cm_row_set(const struct cm_row *row, struct cm_conf *conf, const char *source, const char *text, struct cm_err *err)
 {
     void *field = (char *)conf + row->offset;
-    bool ok = is_text(row) ? set_text(row, field, text) : set_number(row, field, text);
+    bool ok = is_text(row)                ? set_text(row, field, text)
+              : row->type == CM_ROW_PORTS ? set_ports(row, field, text)
+                                          : set_number(row, field, text);
 
     return ok ? 0 : bad_value(row, source, text, err);
 }
@@ -137,6 +176,8 @@ static size_t size_of(const struct cm_row *row)
         return sizeof(double);
     case CM_ROW_BOOL:
         return sizeof(bool);
+    case CM_ROW_PORTS:
+        return sizeof(struct cm_ports);
     default:
         return sizeof(unsigned);
     }
@@ -164,6 +205,15 @@ static int print_bytes(uint64_t n, struct cm_buf *to)
     return cm_buf_printf(to, "%llu%s", (unsigned long long)n, units[unit]);
 }
 
+static int print_ports(const struct cm_ports *ports, struct cm_buf *to)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < ports->count && rc == 0; i++)
+        rc = cm_buf_printf(to, "%s%u", i > 0 ? "," : "", ports->at[i]);
+    return rc;
+}
+
 int cm_row_print(const struct cm_row *row, const struct cm_conf *conf, struct cm_buf *to)
 {
     static const char *const levels[] = {"DEBUG", "INFO", "WARNING", "ERROR"};
@@ -185,6 +235,8 @@ int cm_row_print(const struct cm_row *row, const struct cm_conf *conf, struct cm
         return cm_buf_puts(to, levels[*(const unsigned *)field & 3]);
     case CM_ROW_BOOL:
         return cm_buf_puts(to, *(const bool *)field ? "true" : "false");
+    case CM_ROW_PORTS:
+        return print_ports(field, to);
     }
     return 0;
 }

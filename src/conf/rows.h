@@ -18,7 +18,8 @@ enum cm_row_type {
     CM_ROW_BYTES,
     CM_ROW_SECONDS,
     CM_ROW_LEVEL,
-    CM_ROW_BOOL
+    CM_ROW_BOOL,
+    CM_ROW_PORTS
 };
 
 struct cm_row {

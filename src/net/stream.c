@@ -399,6 +399,11 @@ static void on_timer(void *arg)
     leave(s);
 }
 
+static size_t queue_room(size_t queue_max, bool tls)
+{
+    return queue_max + (tls ? cm_tls_overhead(queue_max) + HANDSHAKE_MAX : 0);
+}
+
 static struct cm_stream *new_stream(struct cm_loop *loop, struct cm_tls *tls, const struct cm_stream_limits *limits,
                                     const struct cm_stream_ops *ops, void *arg, struct cm_err *err)
 {
@@ -410,7 +415,7 @@ static struct cm_stream *new_stream(struct cm_loop *loop, struct cm_tls *tls, co
     }
     *s = (struct cm_stream){.loop = loop, .ops = ops, .arg = arg, .limits = *limits, .fd = -1};
     s->rules = tls ? cm_tls_ref(tls) : NULL;
-    cm_buf_init(&s->queue, limits->queue_max + (tls ? cm_tls_overhead(limits->queue_max) + HANDSHAKE_MAX : 0));
+    cm_buf_init(&s->queue, queue_room(limits->queue_max, tls != NULL));
     s->timer = cm_timer_open(loop, on_timer, s, err);
     if (!s->timer) {
         cm_tls_unref(tls);
@@ -489,7 +494,10 @@ void cm_stream_hand_over(struct cm_stream *s, size_t queue_max, const struct cm_
 {
     s->ops = ops;
     s->arg = arg;
-    s->limits.queue_max = s->queue.max = queue_max > s->queue.len ? queue_max : s->queue.len;
+    if (queue_max < s->queue.len)
+        queue_max = s->queue.len;
+    s->limits.queue_max = queue_max;
+    s->queue.max = queue_room(queue_max, s->tls != NULL);
     cm_stream_pause(s, false);
 }
 

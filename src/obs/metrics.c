@@ -20,6 +20,7 @@ static const char *const death_labels[] = {CM_LABELS_DEATH(CM_V) NULL};
 static const char *const end_labels[] = {CM_LABELS_END(CM_V) NULL};
 static const char *const status_labels[] = {CM_LABELS_STATUS(CM_V) NULL};
 static const char *const grpc_labels[] = {CM_LABELS_GRPC(CM_V) NULL};
+static const char *const handshake_labels[] = {CM_LABELS_HANDSHAKE(CM_V) NULL};
 static const char *const layer_labels[] = {CM_LABELS_LAYER(CM_V) NULL};
 #undef CM_V
 
@@ -31,13 +32,14 @@ struct desc {
 };
 
 /* Inside the table a list's name stands for its texts. */
-#define LIST_CM_LABELS_NONE    no_labels
-#define LIST_CM_LABELS_OUTCOME outcome_labels
-#define LIST_CM_LABELS_DEATH   death_labels
-#define LIST_CM_LABELS_END     end_labels
-#define LIST_CM_LABELS_STATUS  status_labels
-#define LIST_CM_LABELS_GRPC    grpc_labels
-#define LIST_CM_LABELS_LAYER   layer_labels
+#define LIST_CM_LABELS_NONE      no_labels
+#define LIST_CM_LABELS_OUTCOME   outcome_labels
+#define LIST_CM_LABELS_DEATH     death_labels
+#define LIST_CM_LABELS_END       end_labels
+#define LIST_CM_LABELS_STATUS    status_labels
+#define LIST_CM_LABELS_GRPC      grpc_labels
+#define LIST_CM_LABELS_HANDSHAKE handshake_labels
+#define LIST_CM_LABELS_LAYER     layer_labels
 
 static const struct desc table[] = {
 #define CM_METRIC(id, type, name, label, labels, help) {type, name, label, LIST_##labels, help},

@@ -17,6 +17,9 @@
 #include "front/grpc/rpc.h"
 #include "front/http/http.h"
 #include "grpc/server.h"
+#include "net/door.h"
+#include "net/listen.h"
+#include "net/stream.h"
 #include "obs/log.h"
 #include "obs/metrics.h"
 #include "roles/probe.h"
@@ -39,6 +42,7 @@ struct gateway {
     struct cm_sessions *sessions;
     struct cm_http *http;
     struct cm_rpc *rpc;
+    struct cm_door *door;
     struct cm_signal *term, *interrupt;
     struct cm_timer *linger;
     uint64_t stopping_ns; /* since when; 0 = not */
@@ -73,6 +77,7 @@ static void on_signal(void *arg, int signum)
         return;
     }
     g->stopping_ns = now;
+    cm_door_shut(g->door);
     cm_http_drain(g->http);
     cm_rpc_drain(g->rpc);
     cm_sessions_drain(g->sessions, g->conf->drain_timeout, on_drained, g);
@@ -162,6 +167,84 @@ static int open_rpc(struct gateway *g, struct cm_err *err)
     return cm_rpc_open(&parts, &g->rpc, err);
 }
 
+/* Connections */
+
+static void on_http(void *arg, int fd, const struct sockaddr *peer, socklen_t len)
+{
+    struct gateway *g = arg;
+
+    cm_http_adopt(g->http, fd, peer, len);
+}
+
+static void on_h2_fd(void *arg, int fd)
+{
+    struct gateway *g = arg;
+
+    cm_grpc_server_adopt_fd(cm_rpc_server(g->rpc), fd, NULL);
+}
+
+static void on_h2_stream(void *arg, struct cm_stream *s)
+{
+    struct gateway *g = arg;
+
+    cm_grpc_server_adopt(cm_rpc_server(g->rpc), s, NULL, 0, NULL);
+}
+
+static unsigned count_connections(void *arg)
+{
+    const struct gateway *g = arg;
+
+    return cm_http_connections(g->http) + cm_grpc_server_connections(cm_rpc_server(g->rpc));
+}
+
+static void on_left(void *arg)
+{
+    struct gateway *g = arg;
+
+    if (g->door)
+        cm_door_more(g->door);
+}
+
+static int open_door(struct gateway *g, struct cm_err *err)
+{
+    static const struct cm_door_ops ops = {
+        .http = on_http, .h2_fd = on_h2_fd, .h2_stream = on_h2_stream, .connections = count_connections};
+    const struct cm_conf *c = g->conf;
+    struct cm_door_config door = {
+        .ports = c->port.at,
+        .ports_count = c->port.count,
+        .connections_max = c->max_connections,
+        .head_ms = (unsigned)(c->head_timeout * 1e3),
+        .metrics = g->metrics,
+    };
+    int rc = cm_listen_address(c->host, &door.address, err);
+
+    if (rc < 0)
+        return rc;
+    struct cm_http_config http = {
+        .conf = c,
+        .sessions = g->sessions,
+        .metrics = g->metrics,
+        .loopback = cm_address_is_loopback(&door.address),
+        .left = on_left,
+        .arg = g,
+    };
+    rc = cm_http_open(g->loop, &http, &g->http, err);
+    return rc < 0 ? rc : cm_door_open(g->loop, &door, &ops, g, &g->door, err);
+}
+
+static void log_serving(const struct gateway *g)
+{
+    char ports[40] = "";
+
+    for (unsigned i = 0; i < g->conf->port.count; i++)
+        snprintf(ports + strlen(ports), sizeof ports - strlen(ports), "%s%u", i > 0 ? "," : "",
+                 cm_door_port(g->door, i));
+    cm_log(CM_LOG_INFO, "serving", CM_LOG_STR("version", CM_VERSION), CM_LOG_STR("host", g->conf->host),
+           CM_LOG_INT("port", cm_door_port(g->door, 0)), CM_LOG_STR("ports", ports),
+           CM_LOG_INT("max_sessions", g->conf->max_sessions));
+}
+
 static int open_rooms(struct gateway *g, struct cm_err *err)
 {
     struct cm_sessions_config config = sessions_config(g);
@@ -172,7 +255,7 @@ static int open_rooms(struct gateway *g, struct cm_err *err)
     cm_metrics_info(g->metrics, "version", CM_VERSION);
     g->loop = cm_loop_new(err);
     if (!g->loop || cm_sessions_open(g->loop, &config, g->metrics, &g->sessions, err) < 0 || open_rpc(g, err) < 0 ||
-        cm_http_open(g->loop, g->conf, g->sessions, g->metrics, &g->http, err) < 0)
+        open_door(g, err) < 0)
         return err->code;
     g->linger = cm_timer_open(g->loop, on_linger, g, err);
     g->term = g->linger ? cm_signal_open(g->loop, SIGTERM, on_signal, g, err) : NULL;
@@ -185,9 +268,12 @@ static void close_rooms(struct gateway *g)
     g->interrupt = cm_signal_close(g->interrupt);
     g->term = cm_signal_close(g->term);
     g->linger = cm_timer_close(g->linger);
+    g->door = cm_door_free(g->door);
     g->http = cm_http_free(g->http);
     g->rpc = cm_rpc_free(g->rpc);
     g->sessions = cm_sessions_free(g->sessions);
+    if (g->loop)
+        cm_stream_end_lingering(g->loop);
     g->loop = cm_loop_free(g->loop);
     g->metrics = cm_metrics_free(g->metrics);
     cm_cgroup_remove(&g->cgroup);
@@ -215,8 +301,7 @@ int cm_gateway_run(const struct cm_conf *conf, struct cm_err *err)
     int r = look_at_machine(&g, err);
     r = r ? r : open_rooms(&g, err);
     if (r == 0) {
-        cm_log(CM_LOG_INFO, "serving", CM_LOG_STR("version", CM_VERSION), CM_LOG_STR("host", conf->host),
-               CM_LOG_INT("port", cm_http_port(g.http)), CM_LOG_INT("max_sessions", conf->max_sessions));
+        log_serving(&g);
         cm_loop_run(g.loop);
     }
     close_rooms(&g);

@@ -25,11 +25,22 @@ static void check_text(const char *flag, const char *text, double min, double ma
                  max < CM_CONF_TEXT_MAX ? max : CM_CONF_TEXT_MAX - 1);
 }
 
+static void check_ports(const char *flag, struct cm_ports ports, double min, double max)
+{
+    CHECK(ports.count >= 1 && ports.count <= CM_PORTS_MAX);
+    for (unsigned i = 0; i < ports.count; i++) {
+        check_number(flag, ports.at[i], min, max);
+        for (unsigned k = 0; k < i; k++)
+            CHECK(ports.at[k] != ports.at[i]);
+    }
+}
+
 #define CHECK_TEXT    check_text
 #define CHECK_SECRET  check_text
 #define CHECK_PATH    check_text
 #define CHECK_BOOL    check_number
 #define CHECK_UINT    check_number
+#define CHECK_PORTS   check_ports
 #define CHECK_BYTES   check_number
 #define CHECK_SECONDS check_number
 #define CHECK_LEVEL   check_number

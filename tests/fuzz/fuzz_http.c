@@ -212,12 +212,12 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argc;
     (void)argv;
     CHECK(cm_conf_defaults(&conf, NULL) == 0);
-    conf.port = 0;
     conf.max_body = 4096;
     conf.max_code_length = CODE_MAX;
     loop = cm_loop_new(NULL);
     metrics = cm_metrics_new();
-    CHECK(cm_http_open(loop, &conf, &manager, metrics, &http, NULL) == 0);
+    struct cm_http_config config = {.conf = &conf, .sessions = &manager, .metrics = metrics, .loopback = true};
+    CHECK(cm_http_open(loop, &config, &http, NULL) == 0);
     return 0;
 }
 

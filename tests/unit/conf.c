@@ -31,7 +31,9 @@ static void has_good_defaults(void **state)
     (void)state;
     assert_int_equal(cm_conf_load(0, NULL, &c, NULL), 0);
     assert_string_equal(c.host, "127.0.0.1");
-    assert_int_equal(c.port, 8080);
+    assert_int_equal(c.port.count, 2);
+    assert_int_equal(c.port.at[0], 8080);
+    assert_int_equal(c.port.at[1], 8001);
     assert_int_equal(c.max_sessions, 100);
     assert_int_equal(c.session_ttl, 3600);
     assert_int_equal(c.log_level, 1);
@@ -53,7 +55,8 @@ static void a_flag_wins_over_the_environment(void **state)
     setenv("LOG_LEVEL", "debug", 1);
     setenv("GRACE", "100ms", 1);
     assert_int_equal(cm_conf_load(5, argv, &c, NULL), 0);
-    assert_int_equal(c.port, 9001);
+    assert_int_equal(c.port.count, 1);
+    assert_int_equal(c.port.at[0], 9001);
     assert_int_equal(c.max_sessions, 7);
     assert_int_equal(c.session_ttl, 3600);
     assert_int_equal(c.log_level, 0);
@@ -68,7 +71,7 @@ static void names_the_bad_setting(void **state)
         int argc;
         const char *text;
     } cases[] = {
-        {{"--port", "65536"}, 2, "--port: \"65536\" is not a whole number from 0 to 65535"},
+        {{"--port", "65536"}, 2, "--port: \"65536\" is not a port, or up to four separated by commas, from 0 to 65535"},
         {{"--port", "-1"}, 2, "--port"},
         {{"--port", "80x"}, 2, "--port"},
         {{"--port", ""}, 2, "--port"},
@@ -89,12 +92,12 @@ static void names_the_bad_setting(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct cm_conf c = {.port = 12345};
+        struct cm_conf c = {.queue_max = 12345};
         struct cm_err err = {0};
         assert_int_equal(cm_conf_load(cases[i].argc, cases[i].argv, &c, &err), CM_ERR_CONFIG);
         if (!strstr(err.text, cases[i].text))
             fail_msg("\"%s\" lacks \"%s\"", err.text, cases[i].text);
-        assert_int_equal(c.port, 12345);
+        assert_int_equal(c.queue_max, 12345);
     }
 }
 

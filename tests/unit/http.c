@@ -22,6 +22,8 @@
 #include "conf/conf.h"
 #include "ev/loop.h"
 #include "front/http/internal.h"
+#include "net/door.h"
+#include "net/listen.h"
 #include "obs/metrics.h"
 
 /* The made-up manager */
@@ -187,6 +189,7 @@ void cm_sessions_each(struct cm_sessions *m, void (*each)(void *arg, const struc
 
 static struct cm_conf conf;
 static struct cm_http *http;
+static struct cm_door *door;
 static int stop_pipe[2];
 static pthread_t thread;
 
@@ -205,16 +208,40 @@ static void *serve(void *arg)
 static struct cm_watch *stop_watch;
 static struct cm_metrics *metrics;
 
+static void on_http(void *arg, int fd, const struct sockaddr *peer, socklen_t len)
+{
+    (void)arg;
+    cm_http_adopt(http, fd, peer, len);
+}
+
+static unsigned connections(void *arg)
+{
+    (void)arg;
+    return cm_http_connections(http);
+}
+
+static void open_door(void)
+{
+    static const struct cm_door_ops ops = {.http = on_http, .connections = connections};
+    static const unsigned any = 0;
+    struct cm_door_config config = {
+        .ports = &any, .ports_count = 1, .connections_max = 1000, .head_ms = 10000, .metrics = metrics};
+
+    assert_int_equal(cm_listen_address("127.0.0.1", &config.address, NULL), 0);
+    assert_int_equal(cm_door_open(manager.loop, &config, &ops, NULL, &door, NULL), 0);
+}
+
 static int start(void **state)
 {
     (void)state;
     assert_int_equal(cm_conf_defaults(&conf, NULL), 0);
-    conf.port = 0;
     conf.max_body = 4096;
     conf.max_code_length = 100;
     manager.loop = cm_loop_new(NULL);
     metrics = cm_metrics_new();
-    assert_int_equal(cm_http_open(manager.loop, &conf, &manager, metrics, &http, NULL), 0);
+    struct cm_http_config config = {.conf = &conf, .sessions = &manager, .metrics = metrics, .loopback = true};
+    assert_int_equal(cm_http_open(manager.loop, &config, &http, NULL), 0);
+    open_door();
     assert_int_equal(pipe(stop_pipe), 0);
     stop_watch = cm_watch_open(manager.loop, stop_pipe[0], CM_EV_READ, on_stop, manager.loop, NULL);
     return pthread_create(&thread, NULL, serve, manager.loop);
@@ -226,6 +253,7 @@ static int stop(void **state)
     assert_int_equal(write(stop_pipe[1], "", 1), 1);
     pthread_join(thread, NULL);
     cm_watch_close(stop_watch);
+    door = cm_door_free(door);
     http = cm_http_free(http);
     cm_loop_free(manager.loop);
     cm_metrics_free(metrics);
@@ -239,7 +267,7 @@ static int stop(void **state)
 static int dial(void)
 {
     struct sockaddr_in to = {.sin_family = AF_INET,
-                             .sin_port = htons((uint16_t)cm_http_port(http)),
+                             .sin_port = htons((uint16_t)cm_door_port(door, 0)),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct timeval limit = {.tv_sec = 10};
     int fd = socket(AF_INET, SOCK_STREAM, 0);

@@ -26,15 +26,14 @@ struct cm_http {
     struct MHD_Daemon *daemon;
     struct cm_watch *daemon_watch; /* the daemon's own epoll descriptor */
     struct cm_watch *hangup_watch;
-    struct cm_watch *accept_watch; /* the listening socket; NULL when there is none any more */
-    struct cm_timer *accept_pause;
     unsigned connections;
+    void (*left)(void *arg);
+    void *left_arg;
     struct cm_timer *tick;    /* lets the daemon see its idle connections */
     struct cm_task run_task;  /* the daemon has something to do: a resumed connection, or bytes left over */
     struct request *waiting;  /* list of the suspended requests */
     struct conn *conns;       /* list of the connections */
-    int listen_fd, hangup_fd; /* hangup_fd: an epoll of all client sockets, for their hang-ups only */
-    unsigned port;
+    int hangup_fd; /* an epoll of all client sockets, for their hang-ups only */
     bool draining, closing;
     bool loopback;           /* nobody from outside can connect */
     struct cm_limits caps;   /* the most that a request may ask for */
@@ -109,15 +108,6 @@ struct headers {
     bool malformed;
     bool page; /* a header that browsers send and other programs have no reason to */
 };
-
-/* accept.c */
-int cm_http_accept_open(struct cm_http *h, struct cm_err *err);
-/* A connection has ended. */
-void cm_http_accept_more(struct cm_http *h);
-/* Stops listening for good, and takes those that the kernel has connected already: closing would reset them. */
-void cm_http_accept_last(struct cm_http *h);
-/* Stops listening at once. */
-void cm_http_accept_close(struct cm_http *h);
 
 /* routes.c: finds the route and the ids in the path. 0, CM_ERR_NOT_FOUND or, with `allow` filled, CM_ERR_METHOD. */
 int cm_http_route(const char *method, const char *path, const struct route **ret, struct ids *ids,

@@ -6,10 +6,7 @@
  * notice a client that leaves. Each client socket is therefore also in a second epoll set, from the connection's
  * start to its end, edge-triggered and for hang-ups only: it costs nothing per request.
  */
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -23,7 +20,6 @@
 #include "front/http/internal.h"
 #include "obs/log.h"
 
-#define BACKLOG         1024
 #define HEADERS_MAX     32768 /* bytes of a connection's memory: request line, headers and a piece of body */
 #define TICK_MS         1000
 #define RUNS_AT_ONCE    8 /* then other rooms have their turn */
@@ -77,7 +73,8 @@ static void connection_ends(struct cm_http *h, void **context)
     struct conn *conn = *context;
 
     h->connections--;
-    cm_http_accept_more(h);
+    if (h->left)
+        h->left(h->left_arg);
     if (!conn)
         return;
     epoll_ctl(h->hangup_fd, EPOLL_CTL_DEL, conn->fd, NULL);
@@ -158,56 +155,6 @@ static void on_tick(void *arg)
     cm_http_run(arg);
 }
 
-static int listen_at(const struct addrinfo *ai)
-{
-    cm_autofd int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    int on = 1;
-
-    if (fd < 0)
-        return -errno;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* accepted sockets inherit it */
-    if (bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0)
-        return -errno;
-    return cm_steal_fd(&fd);
-}
-
-static bool address_is_loopback(const struct sockaddr *sa)
-{
-    if (sa->sa_family == AF_INET6)
-        return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)sa)->sin6_addr);
-    return ntohl(((const struct sockaddr_in *)sa)->sin_addr.s_addr) >> 24 == 127;
-}
-
-static unsigned bound_port(int fd)
-{
-    struct sockaddr_storage ss = {0};
-    socklen_t len = sizeof(ss);
-
-    if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
-        return 0;
-    return ntohs(ss.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&ss)->sin6_port
-                                          : ((struct sockaddr_in *)&ss)->sin_port);
-}
-
-static int open_socket(struct cm_http *h, struct cm_err *err)
-{
-    struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *list;
-    char port[8];
-
-    snprintf(port, sizeof(port), "%u", h->conf->port);
-    int rc = getaddrinfo(h->conf->host, port, &hints, &list);
-    if (rc != 0)
-        return cm_err_set(err, CM_ERR_CONFIG, "HOST: \"%.80s\": %s", h->conf->host, gai_strerror(rc));
-    h->listen_fd = listen_at(list);
-    h->loopback = address_is_loopback(list->ai_addr);
-    freeaddrinfo(list);
-    if (h->listen_fd < 0)
-        return cm_err_sys(err, -h->listen_fd, "listen on %.80s port %s", h->conf->host, port);
-    h->port = bound_port(h->listen_fd);
-    return 0;
-}
-
 static int start_daemon(struct cm_http *h, struct cm_err *err)
 {
     h->daemon = MHD_start_daemon(
@@ -234,7 +181,7 @@ static int join_loop(struct cm_http *h, struct cm_err *err)
     if (!h->tick)
         return err ? err->code : CM_ERR_SYSTEM;
     cm_timer_start(h->tick, TICK_MS, TICK_MS);
-    return cm_http_accept_open(h, err);
+    return 0;
 }
 
 static int build(struct cm_http *h, struct cm_err *err)
@@ -246,23 +193,25 @@ static int build(struct cm_http *h, struct cm_err *err)
     h->hangup_fd = epoll_create1(EPOLL_CLOEXEC);
     if (h->hangup_fd < 0)
         return cm_err_sys(err, errno, "epoll set of the clients");
-    if ((rc = open_socket(h, err)) < 0 || (rc = start_daemon(h, err)) < 0)
-        return rc;
-    return join_loop(h, err);
+    rc = start_daemon(h, err);
+    return rc < 0 ? rc : join_loop(h, err);
 }
 
-int cm_http_open(struct cm_loop *loop, const struct cm_conf *conf, struct cm_sessions *sessions,
-                 struct cm_metrics *metrics, struct cm_http **ret, struct cm_err *err)
+int cm_http_open(struct cm_loop *loop, const struct cm_http_config *config, struct cm_http **ret, struct cm_err *err)
 {
+    const struct cm_conf *conf = config->conf;
     struct cm_http *h = calloc(1, sizeof(*h));
 
     if (!h)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the HTTP server");
     h->loop = loop;
     h->conf = conf;
-    h->sessions = sessions;
-    h->metrics = metrics;
-    h->listen_fd = h->hangup_fd = -1;
+    h->sessions = config->sessions;
+    h->metrics = config->metrics;
+    h->loopback = config->loopback;
+    h->left = config->left;
+    h->left_arg = config->arg;
+    h->hangup_fd = -1;
     struct cm_limits defaults;
     cm_conf_limits(conf, &defaults, &h->caps);
     /* Every byte of a text may take six as an escape. */
@@ -276,17 +225,20 @@ int cm_http_open(struct cm_loop *loop, const struct cm_conf *conf, struct cm_ses
     return 0;
 }
 
-unsigned cm_http_port(const struct cm_http *h)
+void cm_http_adopt(struct cm_http *h, int fd, const struct sockaddr *peer, socklen_t len)
 {
-    return h->port;
+    MHD_add_connection(h->daemon, fd, peer, len); /* closes it when there is no memory */
+    cm_http_run(h);
+}
+
+unsigned cm_http_connections(const struct cm_http *h)
+{
+    return h->connections;
 }
 
 void cm_http_drain(struct cm_http *h)
 {
-    if (h->draining)
-        return;
     h->draining = true;
-    cm_http_accept_last(h);
 }
 
 static void stop_daemon(struct cm_http *h)
@@ -303,7 +255,6 @@ struct cm_http *cm_http_free(struct cm_http *h)
 {
     if (!h)
         return NULL;
-    cm_http_accept_close(h);
     h->tick = cm_timer_close(h->tick);
     h->hangup_watch = cm_watch_close(h->hangup_watch);
     h->daemon_watch = cm_watch_close(h->daemon_watch);
