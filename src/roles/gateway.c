@@ -205,6 +205,12 @@ static void on_left(void *arg)
         cm_door_more(g->door);
 }
 
+/* A connection that has said nothing is idle as well. */
+static unsigned head_ms(const struct cm_conf *c)
+{
+    return (unsigned)(1e3 * (c->head_timeout < c->idle_timeout ? c->head_timeout : c->idle_timeout));
+}
+
 static int open_door(struct gateway *g, struct cm_err *err)
 {
     static const struct cm_door_ops ops = {
@@ -214,7 +220,7 @@ static int open_door(struct gateway *g, struct cm_err *err)
         .ports = c->port.at,
         .ports_count = c->port.count,
         .connections_max = c->max_connections,
-        .head_ms = (unsigned)(c->head_timeout * 1e3),
+        .head_ms = head_ms(c),
         .metrics = g->metrics,
     };
     int rc = cm_listen_address(c->host, &door.address, err);

@@ -230,7 +230,8 @@ def test_web_pages_and_foreign_names_are_refused(sidecar, name):
 RAW = {
     "garbage": b"\x00\x01\x02\xff garbage\r\n\r\n",
     "tls hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(200)),
-    "http2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "half an http2 preface": b"PRI * HTTP/2.0\r\n\r\nSM",
+    "an http2 preface with a slip": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r ",
     "no host": b"GET /health HTTP/1.1\r\n\r\n",
     "two hosts": b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n",
     "bad version": b"GET /health HTTP/9.9\r\nHost: localhost\r\n\r\n",
