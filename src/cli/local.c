@@ -197,7 +197,7 @@ static int check_machine(const struct local *l, struct cm_err *err)
 
 static int set_up(struct local *l, const struct cm_target *target, struct cm_err *err)
 {
-    int rc = cm_conf_load(0, NULL, &l->conf, err);
+    int rc = cm_conf_environment(&l->conf, err);
 
     if (rc < 0 || (rc = check_machine(l, err)) < 0)
         return rc;

@@ -36,17 +36,54 @@ enum {
     CM_CONF_ROWS /* how many settings there are */
 };
 
+enum cm_conf_from {
+    CM_CONF_DEFAULT,
+    CM_CONF_FILE_DEFAULT, /* of the kind of file that is in use */
+    CM_CONF_FILE,
+    CM_CONF_ENVIRONMENT,
+    CM_CONF_FLAG
+};
+/* Where the value of a setting comes from. */
+struct cm_conf_origin {
+    enum cm_conf_from from;
+    const char *name; /* of the key, the variable or the flag; static */
+    unsigned line;    /* of the file, or 0 */
+};
+
+#define CM_CONF_JSON_MAX     (64u << 10)
+#define CM_CONF_WARNINGS_MAX (4u << 10)
+
 struct cm_conf {
 #define CM_CONFIG(field, type, env, flag, min, max, def, unit, help) CM_CONF_FIELD_##type(field);
 #include "config.def"
 #undef CM_CONFIG
+    char config_json
+        [CM_CONF_JSON_MAX]; /* `config` of executions that bring none: a JSON object; "" when there is none */
+    char file[CM_CONF_TEXT_MAX]; /* the configuration file in use, or "" */
+    char warnings[CM_CONF_WARNINGS_MAX]; /* one per line, for the log */
+    struct cm_conf_origin origins[CM_CONF_ROWS];
+    int argc; /* what it was loaded with, for cm_conf_reload(); the caller's */
+    char *const *argv;
 };
 
 /* Defaults only. Fails when a default cannot be resolved, e.g. a path too long. */
 int cm_conf_defaults(struct cm_conf *ret, struct cm_err *err);
-/* Defaults, then the environment, then the flags: argv[0] to argv[argc - 1], each `--flag value` or
- * `--flag=value`. CM_ERR_CONFIG with the setting named; *ret is untouched then. */
+/* Defaults, then the environment. */
+int cm_conf_environment(struct cm_conf *ret, struct cm_err *err);
+/* Defaults, then a configuration file, then the environment, then the flags: argv[0] to argv[argc - 1], each `--flag
+ * value` or `--flag=value`. The file is the one of -c or --config, else of CODEMODE_SIDECAR_CONFIG, else
+ * ./codemode-sidecar.yaml, else ./codemode.yaml, else none. CM_ERR_CONFIG with the setting named, of a file with the first
+ * problem; *ret is untouched then. */
 int cm_conf_load(int argc, char *const *argv, struct cm_conf *ret, struct cm_err *err);
+/* Settings that contradict each other: CM_ERR_CONFIG. The functions here ask it themselves. */
+int cm_conf_check(const struct cm_conf *conf, struct cm_err *err);
+/* Loads again from where `conf` came from. Settings that SIGHUP can change are taken over where they differ; *ret_changed
+ * and *ret_kept (of CM_CONF_NAMES_MAX bytes each) name, separated by commas, what was changed and what would need a
+ * restart. On failure nothing is changed. */
+#define CM_CONF_NAMES_MAX 1024
+int cm_conf_reload(struct cm_conf *conf, char *ret_changed, char *ret_kept, struct cm_err *err);
+/* Every setting with its value and where it comes from; secrets as ***. */
+void cm_conf_show(const struct cm_conf *conf, FILE *out);
 /* One paragraph per setting: flag, variable, default, range, meaning. */
 void cm_conf_help(FILE *out);
 /* What holds where nobody asks for a limit, and the most that one may ask for. */

@@ -73,12 +73,15 @@ static bool parse(enum cm_row_type type, const char *text, double *ret)
     }
 }
 
-static bool set_number(const struct cm_row *row, void *field, const char *text)
+static bool text_fits(const struct cm_row *row, const char *text)
 {
-    double value = 0;
+    size_t len = strlen(text);
 
-    if (!parse(row->type, text, &value) || !in_range(row, value))
-        return false;
+    return in_range(row, (double)len) && len < CM_CONF_TEXT_MAX;
+}
+
+static void set_number(const struct cm_row *row, void *field, double value)
+{
     if (row->type == CM_ROW_SECONDS)
         *(double *)field = value;
     else if (row->type == CM_ROW_BYTES)
@@ -87,18 +90,6 @@ static bool set_number(const struct cm_row *row, void *field, const char *text)
         *(bool *)field = value > 0;
     else
         *(unsigned *)field = (unsigned)value;
-    return true;
-}
-
-static bool set_text(const struct cm_row *row, char *field, const char *text)
-{
-    size_t len = strlen(text);
-
-    if (!in_range(row, (double)len) || len >= CM_CONF_TEXT_MAX)
-        return false;
-    memset(field, 0, CM_CONF_TEXT_MAX); /* no rest of a longer one stays: two equal settings have equal bytes */
-    memcpy(field, text, len + 1);
-    return true;
 }
 
 static bool add_port(struct cm_ports *ports, unsigned port)
@@ -112,7 +103,7 @@ static bool add_port(struct cm_ports *ports, unsigned port)
     return true;
 }
 
-static bool set_ports(const struct cm_row *row, struct cm_ports *field, const char *text)
+static bool parse_ports(const struct cm_row *row, struct cm_ports *field, const char *text)
 {
     struct cm_ports ports = {0};
     char word[16];
@@ -137,14 +128,35 @@ static bool set_ports(const struct cm_row *row, struct cm_ports *field, const ch
     return true;
 }
 
+int cm_row_check(const struct cm_row *row, const char *source, const char *text, struct cm_err *err)
+{
+    double value = 0;
+    struct cm_ports ports;
+    bool ok = is_text(row)                ? text_fits(row, text)
+              : row->type == CM_ROW_PORTS ? parse_ports(row, &ports, text)
+                                          : parse(row->type, text, &value) && in_range(row, value);
+
+    return ok ? 0 : bad_value(row, source, text, err);
+}
+
 int cm_row_set(const struct cm_row *row, struct cm_conf *conf, const char *source, const char *text, struct cm_err *err)
 {
     void *field = (char *)conf + row->offset;
-    bool ok = is_text(row)                ? set_text(row, field, text)
-              : row->type == CM_ROW_PORTS ? set_ports(row, field, text)
-                                          : set_number(row, field, text);
+    double value = 0;
+    int rc = cm_row_check(row, source, text, err);
 
-    return ok ? 0 : bad_value(row, source, text, err);
+    if (rc < 0)
+        return rc;
+    if (row->type == CM_ROW_PORTS)
+        return parse_ports(row, field, text) ? 0 : CM_ERR_CONFIG;
+    if (!is_text(row)) {
+        parse(row->type, text, &value);
+        set_number(row, field, value);
+        return 0;
+    }
+    memset(field, 0, CM_CONF_TEXT_MAX); /* no rest of a longer one stays: two equal settings have equal bytes */
+    memcpy(field, text, strlen(text) + 1);
+    return 0;
 }
 
 const struct cm_row *cm_row_by_field(const char *field, size_t len)
@@ -239,4 +251,19 @@ int cm_row_print(const struct cm_row *row, const struct cm_conf *conf, struct cm
         return print_ports(field, to);
     }
     return 0;
+}
+
+bool cm_row_reloads(const struct cm_row *row)
+{
+    static const bool reloads[CM_CONF_ROWS] = {
+#define CM_CONFIG_ALIAS(env, field)
+#define CM_CONFIG_REFUSED(env, type, only, reason)
+#define CM_CONFIG_RELOAD(field) [CM_CONF_ROW_##field] = true,
+#include "config_names.def"
+#undef CM_CONFIG_ALIAS
+#undef CM_CONFIG_REFUSED
+#undef CM_CONFIG_RELOAD
+    };
+
+    return reloads[row - cm_rows];
 }

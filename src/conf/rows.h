@@ -37,6 +37,8 @@ const struct cm_row *cm_row_by_flag(const char *flag, size_t len);
 /* CM_ERR_CONFIG with `source` in front (a flag, a variable, ...), and the field as it was. */
 int cm_row_set(const struct cm_row *row, struct cm_conf *conf, const char *source, const char *text,
                struct cm_err *err);
+/* The same without a field: only the row's type, min and max count. */
+int cm_row_check(const struct cm_row *row, const char *source, const char *text, struct cm_err *err);
 /* Appends the value as one would write it; *** for a secret that is not empty. */
 int cm_row_print(const struct cm_row *row, const struct cm_conf *conf, struct cm_buf *to);
 bool cm_row_equal(const struct cm_row *row, const struct cm_conf *a, const struct cm_conf *b);

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Configuration files: the keys of tables/config_files.def, the check of a file against them, and what it sets. */
+#ifndef CM_CONF_FILES_H
+#define CM_CONF_FILES_H
+
+#include <stdio.h>
+
+#include "conf/conf.h"
+#include "conf/report.h"
+#include "conf/rows.h"
+
+struct cm_yaml;
+
+enum cm_file_kind { CM_FILE_SIDECAR, CM_FILE_CLIENT, CM_FILE_UNIFIED, CM_FILE_ANY };
+
+enum cm_key_type {
+    CM_KEY_ROW, /* the type of its row */
+    CM_KEY_TARGET,
+    CM_KEY_URL,
+    CM_KEY_CHOICE,
+    CM_KEY_LIST,
+    CM_KEY_MAP
+};
+
+enum cm_key_use {
+    CM_USE_SERVER,
+    CM_USE_CLIENT,
+    CM_USE_NOTE,
+    CM_USE_ONLY,
+    CM_USE_REQUIRED,
+    CM_USE_NEEDED,
+    CM_USE_CONFIG,
+    CM_USE_SETTINGS
+};
+
+struct cm_file_key {
+    enum cm_file_kind kind;
+    const char *path;
+    enum cm_key_type type;
+    struct cm_row row; /* type, min and max of the value; TEXT where `type` says more */
+    const char *choices, *def;
+    enum cm_key_use use;
+    const char *fields, *env, *help;
+};
+
+enum {
+    CM_FILE_KEYS = 0
+#define CM_FILE_KEY(kind, path, type, min, max, choices, def, use, fields, env, help) +1
+#include "config_files.def"
+#undef CM_FILE_KEY
+};
+extern const struct cm_file_key cm_file_keys[CM_FILE_KEYS];
+
+struct cm_file {
+    enum cm_file_kind kind;
+    struct cm_yaml *root;
+    const struct cm_yaml *given[CM_FILE_KEYS]; /* NULL where the file does not say */
+};
+
+/* Reads and checks. CM_FILE_ANY: its keys tell its kind. 0, or CM_ERR_CONFIG with the problems in the report; in either
+ * case for cm_file_done(). The name for the report's lines is the report's. */
+int cm_file_read(const char *path, enum cm_file_kind kind, struct cm_file *ret, struct cm_report *report);
+/* The same for a text in memory. */
+int cm_file_parse(const char *text, size_t len, const char *name, enum cm_file_kind kind, struct cm_file *ret,
+                  struct cm_report *report);
+void cm_file_done(struct cm_file *file);
+/* Of a text: what the file says, or the default. Valid while the file is. */
+const char *cm_file_text(const struct cm_file *file, const char *path);
+/* NULL where the file does not say. */
+const struct cm_yaml *cm_file_given(const struct cm_file *file, const char *path);
+/* HOST:PORT. */
+bool cm_file_is_target(const char *text);
+/* Sets what a good file sets, with the defaults of its kind. CM_ERR_CONFIG when the report has got problems. */
+int cm_file_apply(const struct cm_file *file, struct cm_conf *conf, struct cm_report *report);
+
+/* "sidecar", ... */
+const char *cm_file_kind_name(enum cm_file_kind kind);
+/* CM_FILE_ANY for a word that is none. */
+enum cm_file_kind cm_file_kind_of(const char *word);
+/* "codemode-sidecar.yaml", ... */
+const char *cm_file_kind_file(enum cm_file_kind kind);
+/* A whole file with every key, its default and its meaning. */
+void cm_file_print_defaults(enum cm_file_kind kind, FILE *out);
+
+#endif
