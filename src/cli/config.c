@@ -12,7 +12,7 @@
 /* The kind that a word names; CM_FILE_ANY for NULL; -1 after a message. */
 static int kind_of(const char *word)
 {
-    enum cm_file_kind kind = word ? cm_file_kind_of(word) : CM_FILE_ANY;
+    enum cm_file_kind kind = word ? cm_conf_file_kind_of(word) : CM_FILE_ANY;
 
     if (word && kind == CM_FILE_ANY) {
         cm_cli_error(CM_EXIT_USAGE, "\"%s\" is not one of sidecar, client, unified", word);
@@ -23,27 +23,28 @@ static int kind_of(const char *word)
 
 /* validate */
 
-static void say_valid(const char *path, const struct cm_file *f)
+static void say_valid(const char *path, const struct cm_conf_file *f)
 {
     printf("✓ Configuration is valid: %s\n\n", path);
     if (f->kind == CM_FILE_UNIFIED)
-        printf("  Project: %s\n  Framework: %s\n", cm_file_text(f, "project.name"), cm_file_text(f, "framework.type"));
+        printf("  Project: %s\n  Framework: %s\n", cm_conf_file_text(f, "project.name"),
+               cm_conf_file_text(f, "framework.type"));
     else if (f->kind == CM_FILE_SIDECAR)
-        printf("  Listens on: %s:%s\n  Tools: %s\n", cm_file_text(f, "host"), cm_file_text(f, "port"),
-               cm_file_text(f, "main_app_grpc_target"));
+        printf("  Listens on: %s:%s\n  Tools: %s\n", cm_conf_file_text(f, "host"), cm_conf_file_text(f, "port"),
+               cm_conf_file_text(f, "main_app_grpc_target"));
     else
-        printf("  Executor: %s\n", cm_file_text(f, "executor_url"));
+        printf("  Executor: %s\n", cm_conf_file_text(f, "executor_url"));
 }
 
 /* What the values mean together, for a file that is right by itself. */
-static void check_meaning(const struct cm_file *f, struct cm_report *r)
+static void check_meaning(const struct cm_conf_file *f, struct cm_report *r)
 {
     struct cm_conf conf;
     struct cm_err err;
 
     if (f->kind == CM_FILE_CLIENT)
         return;
-    if (cm_conf_defaults(&conf, &err) < 0 || (cm_file_apply(f, &conf, r) == 0 && cm_conf_check(&conf, &err) < 0))
+    if (cm_conf_defaults(&conf, &err) < 0 || (cm_conf_file_apply(f, &conf, r) == 0 && cm_conf_check(&conf, &err) < 0))
         cm_report_error(r, 0, 0, "%s", err.text);
 }
 
@@ -52,12 +53,12 @@ int cm_cli_validate(const struct cm_args *args)
     const char *path = cm_args_text(args, "--config");
     int kind = kind_of(cm_args_text(args, "--kind"));
     struct cm_report report;
-    struct cm_file file;
+    struct cm_conf_file file;
 
     if (kind < 0)
         return CM_EXIT_USAGE;
     cm_report_init(&report, path);
-    if (cm_file_read(path, (enum cm_file_kind)kind, &file, &report) == 0)
+    if (cm_conf_file_read(path, (enum cm_file_kind)kind, &file, &report) == 0)
         check_meaning(&file, &report);
     fputs(cm_buf_data(&report.errors), stderr);
     for (const char *line = cm_buf_data(&report.warnings); *line; line += strcspn(line, "\n") + 1)
@@ -68,7 +69,7 @@ int cm_cli_validate(const struct cm_args *args)
                      report.error_count == 1 ? "" : "s");
     else
         say_valid(path, &file);
-    cm_file_done(&file);
+    cm_conf_file_done(&file);
     cm_report_done(&report);
     return bad ? CM_EXIT_FAILED : CM_EXIT_OK;
 }
@@ -81,7 +82,7 @@ int cm_cli_config_print_defaults(const struct cm_args *args)
 
     if (kind < 0)
         return CM_EXIT_USAGE;
-    cm_file_print_defaults((enum cm_file_kind)kind, stdout);
+    cm_conf_file_print_defaults((enum cm_file_kind)kind, stdout);
     return CM_EXIT_OK;
 }
 

@@ -10,7 +10,7 @@
 #define PORT_OF_FILES "8001" /* of an executor with a file, whatever kind it is */
 
 struct apply {
-    const struct cm_file *file;
+    const struct cm_conf_file *file;
     struct cm_conf *conf;
     struct cm_report *report;
 };
@@ -100,11 +100,11 @@ static void set_config(const struct apply *a, const struct cm_yaml *map)
     cm_buf_done(&json);
     if (!target || !row || cm_yaml_is_null(target))
         return;
-    if (target->kind != CM_YAML_SCALAR || !cm_file_is_target(target->text)) {
+    if (target->kind != CM_YAML_SCALAR || !cm_conf_file_is_target(target->text)) {
         cm_report_error(a->report, target->line, target->col, "config.tool_service_grpc: is not HOST:PORT");
         return;
     }
-    if (is_set_by_key(a, row) && strcmp(cm_file_text(a->file, "grpc.tool_service_url"), target->text) != 0)
+    if (is_set_by_key(a, row) && strcmp(cm_conf_file_text(a->file, "grpc.tool_service_url"), target->text) != 0)
         cm_report_warning(a->report, target->line, target->col,
                           "config.tool_service_grpc: wins over grpc.tool_service_url, which is another one");
     set(a, row, "config.tool_service_grpc", target, target->text);
@@ -115,7 +115,7 @@ static void set_port(const struct apply *a)
 {
     static const char *const here[] = {"http://localhost:",  "http://127.0.0.1:", "http://[::1]:", "https://localhost:",
                                        "https://127.0.0.1:", "https://[::1]:",    "localhost:",    "127.0.0.1:"};
-    const char *url = cm_file_text(a->file, "executor.url");
+    const char *url = cm_conf_file_text(a->file, "executor.url");
     char port[8];
 
     set_field(a, "port", "executor.url", NULL, PORT_OF_FILES);
@@ -124,7 +124,7 @@ static void set_port(const struct apply *a)
         if (strncmp(url, here[i], len) != 0 || digits == 0 || digits >= sizeof port)
             continue;
         snprintf(port, sizeof port, "%.*s", (int)digits, url + len);
-        set_field(a, "port", "executor.url", cm_file_given(a->file, "executor.url"), port);
+        set_field(a, "port", "executor.url", cm_conf_file_given(a->file, "executor.url"), port);
         a->conf->origins[CM_CONF_ROW_port].from = CM_CONF_FILE_DEFAULT; /* `settings` may say another one */
         return;
     }
@@ -143,7 +143,7 @@ static void set_whole_key(const struct apply *a, size_t i)
         set_settings(a, n);
 }
 
-int cm_file_apply(const struct cm_file *file, struct cm_conf *conf, struct cm_report *report)
+int cm_conf_file_apply(const struct cm_conf_file *file, struct cm_conf *conf, struct cm_report *report)
 {
     const struct apply a = {file, conf, report};
 

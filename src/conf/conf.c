@@ -253,11 +253,11 @@ static const char *choose_file(const char *flag)
 {
     const char *variable = getenv("CODEMODE_SIDECAR_CONFIG");
 
-    return flag                                         ? flag
-           : variable && *variable                      ? variable
-           : exists(cm_file_kind_file(CM_FILE_SIDECAR)) ? cm_file_kind_file(CM_FILE_SIDECAR)
-           : exists(cm_file_kind_file(CM_FILE_UNIFIED)) ? cm_file_kind_file(CM_FILE_UNIFIED)
-                                                        : NULL;
+    return flag                                              ? flag
+           : variable && *variable                           ? variable
+           : exists(cm_conf_file_kind_file(CM_FILE_SIDECAR)) ? cm_conf_file_kind_file(CM_FILE_SIDECAR)
+           : exists(cm_conf_file_kind_file(CM_FILE_UNIFIED)) ? cm_conf_file_kind_file(CM_FILE_UNIFIED)
+                                                             : NULL;
 }
 
 /* The first problem, and how many more there are. */
@@ -275,23 +275,23 @@ static int first_problem(struct cm_report *r, struct cm_err *err)
 static int load_file(const char *path, struct cm_conf *conf, struct cm_err *err)
 {
     struct cm_report report;
-    struct cm_file file;
+    struct cm_conf_file file;
     int rc;
 
     if (strlen(path) >= sizeof(conf->file))
         return cm_err_set(err, CM_ERR_CONFIG, "--config: the path is too long");
     cm_report_init(&report, path);
-    rc = cm_file_read(path, CM_FILE_ANY, &file, &report);
+    rc = cm_conf_file_read(path, CM_FILE_ANY, &file, &report);
     if (rc == 0 && file.kind == CM_FILE_CLIENT) {
         cm_report_error(&report, 0, 0, "is a file for clients of the executor, not for the executor");
         rc = CM_ERR_CONFIG;
     }
-    rc = rc ? rc : cm_file_apply(&file, conf, &report);
+    rc = rc ? rc : cm_conf_file_apply(&file, conf, &report);
     if (rc < 0)
         first_problem(&report, err);
     snprintf(conf->file, sizeof(conf->file), "%s", path);
     snprintf(conf->warnings, sizeof(conf->warnings), "%s", cm_buf_data(&report.warnings));
-    cm_file_done(&file);
+    cm_conf_file_done(&file);
     cm_report_done(&report);
     return rc;
 }

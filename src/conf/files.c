@@ -67,7 +67,7 @@ static bool good_port(const char *text)
     return cm_conf_parse_uint(text, &port) && port >= 1 && port <= 65535;
 }
 
-bool cm_file_is_target(const char *text)
+bool cm_conf_file_is_target(const char *text)
 {
     const char *colon = strrchr(text, ':');
 
@@ -82,7 +82,7 @@ static bool good_url(const char *text)
     size_t len = strcspn(host, "/");
     const char *colon = memchr(host, ':', len);
 
-    return len > 0 && colon != host && !strpbrk(host, " \t\n@") && (host != text || cm_file_is_target(text));
+    return len > 0 && colon != host && !strpbrk(host, " \t\n@") && (host != text || cm_conf_file_is_target(text));
 }
 
 static bool good_choice(const char *choices, const char *text)
@@ -101,7 +101,7 @@ static void check_text(struct cm_report *r, const struct cm_file_key *key, const
 
     if (cm_row_check(&key->row, key->path, n->text, &err) < 0 && key->type != CM_KEY_CHOICE)
         cm_report_error(r, n->line, n->col, "%s", err.text);
-    else if (key->type == CM_KEY_TARGET && !cm_file_is_target(n->text))
+    else if (key->type == CM_KEY_TARGET && !cm_conf_file_is_target(n->text))
         cm_report_error(r, n->line, n->col, "%s: \"%.80s\" is not HOST:PORT", key->path, n->text);
     else if (key->type == CM_KEY_URL && !good_url(n->text))
         cm_report_error(r, n->line, n->col, "%s: not a URL such as http://localhost:8001", key->path);
@@ -174,7 +174,7 @@ static void check_value(struct cm_report *r, const struct cm_file_key *key, cons
 /* keys */
 
 struct walk {
-    struct cm_file *file;
+    struct cm_conf_file *file;
     struct cm_report *report;
 };
 
@@ -213,7 +213,8 @@ static void unknown_key(const struct walk *w, const struct cm_yaml *n, const cha
     known[count] = NULL;
     const char *near = cm_word_nearest(n->key, known);
     cm_report_error(w->report, n->key_line, n->key_col, "%.200s: unknown key of %s%s%s%s", path,
-                    cm_file_kind_file(w->file->kind), near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+                    cm_conf_file_kind_file(w->file->kind), near ? "; did you mean " : "", near ? near : "",
+                    near ? "?" : "");
 }
 
 static void check_map(const struct walk *w, const struct cm_yaml *map, const char *prefix);
@@ -250,7 +251,7 @@ static void check_map(const struct walk *w, const struct cm_yaml *map, const cha
 
 /* rules between keys */
 
-const struct cm_yaml *cm_file_given(const struct cm_file *f, const char *path)
+const struct cm_yaml *cm_conf_file_given(const struct cm_conf_file *f, const char *path)
 {
     bool inner;
     int key = find_key(f->kind, path, &inner);
@@ -258,7 +259,7 @@ const struct cm_yaml *cm_file_given(const struct cm_file *f, const char *path)
     return key >= 0 ? f->given[key] : NULL;
 }
 
-const char *cm_file_text(const struct cm_file *file, const char *path)
+const char *cm_conf_file_text(const struct cm_conf_file *file, const char *path)
 {
     bool inner;
     int key = find_key(file->kind, path, &inner);
@@ -269,28 +270,28 @@ const char *cm_file_text(const struct cm_file *file, const char *path)
     return n && n->kind == CM_YAML_SCALAR ? n->text : cm_file_keys[key].def;
 }
 
-static bool says(const struct cm_file *f, const char *path, const char *text)
+static bool says(const struct cm_conf_file *f, const char *path, const char *text)
 {
-    return strcmp(cm_file_text(f, path), text) == 0;
+    return strcmp(cm_conf_file_text(f, path), text) == 0;
 }
 
-static bool is_on(const struct cm_file *f, const char *path)
+static bool is_on(const struct cm_conf_file *f, const char *path)
 {
     bool on;
 
-    return cm_file_given(f, path) && cm_conf_parse_bool(cm_file_text(f, path), &on) && on;
+    return cm_conf_file_given(f, path) && cm_conf_parse_bool(cm_conf_file_text(f, path), &on) && on;
 }
 
 /* `cause` is in the file and wants `path`. */
-static void need(const struct cm_file *f, struct cm_report *r, const char *cause, const char *path)
+static void need(const struct cm_conf_file *f, struct cm_report *r, const char *cause, const char *path)
 {
-    const struct cm_yaml *n = cm_file_given(f, cause);
+    const struct cm_yaml *n = cm_conf_file_given(f, cause);
 
     if (n && says(f, path, ""))
         cm_report_error(r, n->line, n->col, "%s: needs %s as well", cause, path);
 }
 
-static void need_both(const struct cm_file *f, struct cm_report *r, const char *a, const char *b)
+static void need_both(const struct cm_conf_file *f, struct cm_report *r, const char *a, const char *b)
 {
     if (!says(f, a, ""))
         need(f, r, a, b);
@@ -298,7 +299,7 @@ static void need_both(const struct cm_file *f, struct cm_report *r, const char *
         need(f, r, b, a);
 }
 
-static void check_server_tls(const struct cm_file *f, struct cm_report *r, const char *cert, const char *key)
+static void check_server_tls(const struct cm_conf_file *f, struct cm_report *r, const char *cert, const char *key)
 {
     const char *mode = f->kind == CM_FILE_SIDECAR ? "tls.mode" : "grpc.tls.mode";
 
@@ -309,7 +310,7 @@ static void check_server_tls(const struct cm_file *f, struct cm_report *r, const
     }
 }
 
-static void check_rules(const struct cm_file *f, struct cm_report *r)
+static void check_rules(const struct cm_conf_file *f, struct cm_report *r)
 {
     double base, most;
 
@@ -323,9 +324,9 @@ static void check_rules(const struct cm_file *f, struct cm_report *r)
         need_both(f, r, "grpc.tls.client_cert_file", "grpc.tls.client_key_file");
     } else {
         need_both(f, r, "tls.client_cert_file", "tls.client_key_file");
-        const struct cm_yaml *n = cm_file_given(f, "retry.backoff_base_ms");
+        const struct cm_yaml *n = cm_conf_file_given(f, "retry.backoff_base_ms");
         if (n && cm_conf_parse_uint(n->text, &base) &&
-            cm_conf_parse_uint(cm_file_text(f, "retry.backoff_max_ms"), &most) && base > most)
+            cm_conf_parse_uint(cm_conf_file_text(f, "retry.backoff_max_ms"), &most) && base > most)
             cm_report_error(r, n->line, n->col, "retry.backoff_base_ms: is above retry.backoff_max_ms (%.0f)", most);
     }
 }
@@ -346,7 +347,7 @@ static const struct cm_yaml *place_of(const struct cm_yaml *root, const char *pa
     }
 }
 
-static void check_required(const struct cm_file *f, struct cm_report *r)
+static void check_required(const struct cm_conf_file *f, struct cm_report *r)
 {
     for (size_t i = 0; i < CM_FILE_KEYS; i++) {
         const struct cm_file_key *k = &cm_file_keys[i];
@@ -361,12 +362,12 @@ static void check_required(const struct cm_file *f, struct cm_report *r)
 
 /* the whole file */
 
-int cm_file_parse(const char *text, size_t len, const char *name, enum cm_file_kind kind, struct cm_file *ret,
-                  struct cm_report *report)
+int cm_conf_file_parse(const char *text, size_t len, const char *name, enum cm_file_kind kind, struct cm_conf_file *ret,
+                       struct cm_report *report)
 {
     const struct walk w = {ret, report};
 
-    *ret = (struct cm_file){.kind = kind == CM_FILE_ANY ? CM_FILE_UNIFIED : kind};
+    *ret = (struct cm_conf_file){.kind = kind == CM_FILE_ANY ? CM_FILE_UNIFIED : kind};
     ret->root = cm_yaml_read(text, len, report);
     if (ret->root && ret->root->kind != CM_YAML_MAP) {
         wrong(report, ret->root, "the file", "a mapping");
@@ -421,21 +422,21 @@ static int read_all(const char *path, char **ret, size_t *ret_len, struct cm_rep
     return *ret && n == 0 ? 0 : CM_ERR_CONFIG;
 }
 
-int cm_file_read(const char *path, enum cm_file_kind kind, struct cm_file *ret, struct cm_report *report)
+int cm_conf_file_read(const char *path, enum cm_file_kind kind, struct cm_conf_file *ret, struct cm_report *report)
 {
     char *text = NULL;
     size_t len = 0;
     const char *slash = strrchr(path, '/');
 
-    *ret = (struct cm_file){.kind = kind};
+    *ret = (struct cm_conf_file){.kind = kind};
     int rc = read_all(path, &text, &len, report);
     if (rc == 0)
-        rc = cm_file_parse(text, len, slash ? slash + 1 : path, kind, ret, report);
+        rc = cm_conf_file_parse(text, len, slash ? slash + 1 : path, kind, ret, report);
     free(text);
     return rc;
 }
 
-void cm_file_done(struct cm_file *file)
+void cm_conf_file_done(struct cm_conf_file *file)
 {
     file->root = cm_yaml_free(file->root);
 }

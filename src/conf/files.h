@@ -51,35 +51,35 @@ enum {
 };
 extern const struct cm_file_key cm_file_keys[CM_FILE_KEYS];
 
-struct cm_file {
+struct cm_conf_file {
     enum cm_file_kind kind;
     struct cm_yaml *root;
     const struct cm_yaml *given[CM_FILE_KEYS]; /* NULL where the file does not say */
 };
 
 /* Reads and checks. CM_FILE_ANY: its keys tell its kind. 0, or CM_ERR_CONFIG with the problems in the report; in either
- * case for cm_file_done(). The name for the report's lines is the report's. */
-int cm_file_read(const char *path, enum cm_file_kind kind, struct cm_file *ret, struct cm_report *report);
+ * case for cm_conf_file_done(). The name for the report's lines is the report's. */
+int cm_conf_file_read(const char *path, enum cm_file_kind kind, struct cm_conf_file *ret, struct cm_report *report);
 /* The same for a text in memory. */
-int cm_file_parse(const char *text, size_t len, const char *name, enum cm_file_kind kind, struct cm_file *ret,
-                  struct cm_report *report);
-void cm_file_done(struct cm_file *file);
+int cm_conf_file_parse(const char *text, size_t len, const char *name, enum cm_file_kind kind, struct cm_conf_file *ret,
+                       struct cm_report *report);
+void cm_conf_file_done(struct cm_conf_file *file);
 /* Of a text: what the file says, or the default. Valid while the file is. */
-const char *cm_file_text(const struct cm_file *file, const char *path);
+const char *cm_conf_file_text(const struct cm_conf_file *file, const char *path);
 /* NULL where the file does not say. */
-const struct cm_yaml *cm_file_given(const struct cm_file *file, const char *path);
+const struct cm_yaml *cm_conf_file_given(const struct cm_conf_file *file, const char *path);
 /* HOST:PORT. */
-bool cm_file_is_target(const char *text);
+bool cm_conf_file_is_target(const char *text);
 /* Sets what a good file sets, with the defaults of its kind. CM_ERR_CONFIG when the report has got problems. */
-int cm_file_apply(const struct cm_file *file, struct cm_conf *conf, struct cm_report *report);
+int cm_conf_file_apply(const struct cm_conf_file *file, struct cm_conf *conf, struct cm_report *report);
 
 /* "sidecar", ... */
-const char *cm_file_kind_name(enum cm_file_kind kind);
+const char *cm_conf_file_kind_name(enum cm_file_kind kind);
 /* CM_FILE_ANY for a word that is none. */
-enum cm_file_kind cm_file_kind_of(const char *word);
+enum cm_file_kind cm_conf_file_kind_of(const char *word);
 /* "codemode-sidecar.yaml", ... */
-const char *cm_file_kind_file(enum cm_file_kind kind);
+const char *cm_conf_file_kind_file(enum cm_file_kind kind);
 /* A whole file with every key, its default and its meaning. */
-void cm_file_print_defaults(enum cm_file_kind kind, FILE *out);
+void cm_conf_file_print_defaults(enum cm_file_kind kind, FILE *out);
 
 #endif

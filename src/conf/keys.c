@@ -38,17 +38,17 @@ static const struct {
     [CM_FILE_UNIFIED] = {"unified", "codemode.yaml"},
 };
 
-const char *cm_file_kind_name(enum cm_file_kind kind)
+const char *cm_conf_file_kind_name(enum cm_file_kind kind)
 {
     return kinds[kind].name;
 }
 
-const char *cm_file_kind_file(enum cm_file_kind kind)
+const char *cm_conf_file_kind_file(enum cm_file_kind kind)
 {
     return kinds[kind].file;
 }
 
-enum cm_file_kind cm_file_kind_of(const char *word)
+enum cm_file_kind cm_conf_file_kind_of(const char *word)
 {
     int kind = 0;
 
@@ -97,7 +97,7 @@ static void print_key(const struct cm_file_key *key, const char *before, FILE *o
     fputc('\n', out);
 }
 
-void cm_file_print_defaults(enum cm_file_kind kind, FILE *out)
+void cm_conf_file_print_defaults(enum cm_file_kind kind, FILE *out)
 {
     const char *before = "";
 

@@ -31,20 +31,20 @@ static int environment(void **state)
 static char *problems_of(const char *text, enum cm_file_kind kind, struct cm_conf *ret)
 {
     struct cm_report r;
-    struct cm_file f;
+    struct cm_conf_file f;
     struct cm_conf conf;
 
     cm_report_init(&r, "f");
-    int rc = cm_file_parse(text, strlen(text), "f.yaml", kind, &f, &r);
+    int rc = cm_conf_file_parse(text, strlen(text), "f.yaml", kind, &f, &r);
     if (rc == 0) {
         assert_int_equal(cm_conf_defaults(&conf, NULL), 0);
-        rc = cm_file_apply(&f, &conf, &r);
+        rc = cm_conf_file_apply(&f, &conf, &r);
     }
     assert_true((rc == 0) == (r.error_count == 0));
     char *problems = rc == 0 ? NULL : strdup(cm_buf_data(&r.errors));
     if (rc == 0 && ret)
         *ret = conf;
-    cm_file_done(&f);
+    cm_conf_file_done(&f);
     cm_report_done(&r);
     return problems;
 }
@@ -317,11 +317,11 @@ static void tells_kinds_apart(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct cm_report r;
-        struct cm_file f;
+        struct cm_conf_file f;
         cm_report_init(&r, "f");
-        cm_file_parse(cases[i].text, strlen(cases[i].text), cases[i].name, CM_FILE_ANY, &f, &r);
+        cm_conf_file_parse(cases[i].text, strlen(cases[i].text), cases[i].name, CM_FILE_ANY, &f, &r);
         assert_int_equal(f.kind, cases[i].kind);
-        cm_file_done(&f);
+        cm_conf_file_done(&f);
         cm_report_done(&r);
     }
 }
