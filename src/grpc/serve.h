@@ -75,7 +75,7 @@ struct cm_grpc_server {
 
 /* server.c */
 
-/* Lets the connection's timer fire at this time at the latest. */
+/* Lets the connection's timer fire at this time at the latest; 0: never. */
 void cm_grpc_conn_wake_at(struct cm_grpc_conn *c, uint64_t at);
 /* Something is to be sent: in this turn when a function of the session runs, else at the start of the next. */
 void cm_grpc_conn_flush_soon(struct cm_grpc_conn *c);

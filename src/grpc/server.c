@@ -50,7 +50,7 @@ void cm_grpc_conn_wake_at(struct cm_grpc_conn *c, uint64_t at)
 {
     uint64_t now;
 
-    if (!c->timer || (c->timer_at && c->timer_at <= at))
+    if (!c->timer || !at || (c->timer_at && c->timer_at <= at))
         return;
     now = cm_clock_ns();
     c->timer_at = at;
