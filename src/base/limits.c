@@ -36,3 +36,10 @@ void cm_limits_merge(struct cm_limits *to, const struct cm_limits_asked *asked)
         if (asked->named & 1u << i)
             to->at[i] = asked->value.at[i];
 }
+
+void cm_limits_cap(struct cm_limits *to, const struct cm_limits *caps)
+{
+    for (int i = 0; caps && i < CM_LIMITS; i++)
+        if (to->at[i] > caps->at[i])
+            to->at[i] = caps->at[i];
+}

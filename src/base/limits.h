@@ -40,5 +40,7 @@ int cm_limit_find(const char *name, size_t len);
 const char *cm_limit_unit_text(enum cm_limit limit);
 /* Overwrites what is asked for; NULL asks for nothing. */
 void cm_limits_merge(struct cm_limits *to, const struct cm_limits_asked *asked);
+/* None above `caps`; NULL caps nothing. */
+void cm_limits_cap(struct cm_limits *to, const struct cm_limits *caps);
 
 #endif

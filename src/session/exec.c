@@ -29,6 +29,7 @@ static void set_limits(struct cm_exec *e, const struct cm_limits *base, const st
         *timeout = req->timeout_s;
     if (*timeout > longest)
         *timeout = longest;
+    cm_limits_cap(&e->limits, req->caps);
 }
 
 static int copy_source(struct cm_exec *e, const struct cm_exec_request *req, struct cm_err *err)

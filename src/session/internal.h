@@ -132,7 +132,7 @@ struct cm_session {
     bool granted; /* it has its turn */
     struct cm_session *wait_prev, *wait_next; /* in STARTING and RESTORING, the queue for a worker */
     struct cm_sessions *m;
-    char id[CM_SESSION_ID_MAX];
+    char id[CM_SESSION_ID_MAX], owner[CM_SESSION_OWNER_MAX];
     enum cm_session_state state;
     bool oneshot;
     struct cm_limits limits; /* of executions that ask for none of their own */
@@ -264,7 +264,7 @@ void cm_zygote_end(struct cm_sessions *m);
 
 struct cm_tomb {
     UT_hash_handle hh;
-    char id[CM_SESSION_ID_MAX];
+    char id[CM_SESSION_ID_MAX], owner[CM_SESSION_OWNER_MAX];
     uint64_t died_ns;
     char reason[200];
 };
@@ -298,7 +298,7 @@ struct cm_sessions {
     void *drain_arg;
 };
 
-void cm_tomb_add(struct cm_sessions *m, const char *id, const char *reason);
+void cm_tomb_add(struct cm_sessions *m, const struct cm_session *s, const char *reason);
 /* Children whose pid got lost with a zygote: looked for during the next ten seconds. */
 void cm_strays_expect(struct cm_sessions *m);
 void cm_strays_reap(struct cm_sessions *m);

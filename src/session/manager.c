@@ -20,13 +20,14 @@
 
 /* tombs: what became of lost sessions */
 
-void cm_tomb_add(struct cm_sessions *m, const char *id, const char *reason)
+void cm_tomb_add(struct cm_sessions *m, const struct cm_session *s, const char *reason)
 {
     struct cm_tomb *t = calloc(1, sizeof *t);
 
     if (!t)
         return; /* the session will be unknown instead of lost */
-    snprintf(t->id, sizeof t->id, "%s", id);
+    snprintf(t->id, sizeof t->id, "%s", s->id);
+    snprintf(t->owner, sizeof t->owner, "%s", s->owner);
     snprintf(t->reason, sizeof t->reason, "%s", reason);
     t->died_ns = cm_clock_ns();
     HASH_ADD_STR(m->tombs, id, t);
@@ -290,6 +291,8 @@ static int admit(struct cm_sessions *m, bool new_session, struct cm_err *err)
 }
 
 /* NULL and the reason when there is no such session. */
+static const char no_session[] = "there is no such session, or it has expired";
+
 static struct cm_session *find(struct cm_sessions *m, const char *id, struct cm_err *err)
 {
     struct cm_session *s;
@@ -302,18 +305,55 @@ static struct cm_session *find(struct cm_sessions *m, const char *id, struct cm_
     if (t)
         cm_err_set(err, CM_ERR_SESSION_LOST, "%s", t->reason);
     else
-        cm_err_set(err, CM_ERR_NO_SESSION, "there is no such session, or it has expired");
+        cm_err_set(err, CM_ERR_NO_SESSION, "%s", no_session);
     return NULL;
+}
+
+int cm_sessions_check_owner(const struct cm_sessions *m, const char *id, const char *owner, struct cm_err *err)
+{
+    const struct cm_session *s;
+    const struct cm_tomb *t;
+
+    HASH_FIND_STR(m->sessions, id, s);
+    HASH_FIND_STR(m->tombs, id, t);
+    if ((s && strcmp(s->owner, owner) != 0) || (t && strcmp(t->owner, owner) != 0))
+        return cm_err_set(err, CM_ERR_NO_SESSION, "%s", no_session);
+    return 0;
+}
+
+static int check_share(const struct cm_sessions *m, const struct cm_session_owner *owner, struct cm_err *err)
+{
+    const struct cm_session *s, *next;
+    unsigned count = 0;
+
+    if (owner->max_sessions == 0)
+        return 0;
+    HASH_ITER(hh, m->sessions, s, next)
+    count += strcmp(s->owner, owner->name) == 0;
+    if (count < owner->max_sessions)
+        return 0;
+    return cm_err_set(err, CM_ERR_MAX_SESSIONS, "%u sessions were made with this key, as many as its max_sessions",
+                      count);
 }
 
 int cm_sessions_create(struct cm_sessions *m, const struct cm_limits_asked *limits, const char *correlation_id,
                        void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg, struct cm_err *err)
 {
+    return cm_sessions_create_for(m, NULL, limits, correlation_id, done, arg, err);
+}
+
+int cm_sessions_create_for(struct cm_sessions *m, const struct cm_session_owner *owner,
+                           const struct cm_limits_asked *limits, const char *correlation_id,
+                           void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg,
+                           struct cm_err *err)
+{
+    static const struct cm_session_owner nobody = {.name = ""};
     struct cm_err own = {0};
     struct cm_creation *c;
 
     err = err ? err : &own;
-    if (admit(m, true, err) < 0)
+    owner = owner ? owner : &nobody;
+    if (admit(m, true, err) < 0 || check_share(m, owner, err) < 0)
         return err->code;
     c = calloc(1, sizeof *c);
     if (!c)
@@ -329,7 +369,10 @@ int cm_sessions_create(struct cm_sessions *m, const struct cm_limits_asked *limi
         return err->code;
     }
     cm_limits_merge(&s->limits, limits);
-    cm_log(CM_LOG_INFO, "session_created", CM_LOG_STR("session", s->id), CM_LOG_STR("correlation_id", correlation_id));
+    cm_limits_cap(&s->limits, owner->caps);
+    snprintf(s->owner, sizeof s->owner, "%s", owner->name);
+    cm_log(CM_LOG_INFO, "session_created", CM_LOG_STR("session", s->id), CM_LOG_STR("key", *s->owner ? s->owner : NULL),
+           CM_LOG_STR("correlation_id", correlation_id));
     return 0;
 }
 
@@ -443,6 +486,7 @@ static void describe(const struct cm_session *s, struct cm_session_info *ret)
     unsigned ttl = s->m->config.session_ttl_s;
 
     *ret = (struct cm_session_info){
+        .owner = s->owner,
         .state = cm_session_state_text(s),
         .executions = s->executions,
         .queued = s->queued,

@@ -305,7 +305,7 @@ static void lose(struct cm_session *s, const struct cm_session_input *in)
     if (!s->oneshot) {
         const char *reason = in && in->err ? in->err->text : "no process had its saved state in time";
         cm_err_wrap(&why, "not restored (%s), after this", reason);
-        cm_tomb_add(s->m, s->id, why.text);
+        cm_tomb_add(s->m, s, why.text);
     }
     close_session(s, CM_L_END_LOST, CM_L_OUTCOME_LOST, CM_ERR_SESSION_LOST, why.text);
     if (e)

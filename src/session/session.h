@@ -14,7 +14,8 @@
 #include "base/err.h"
 #include "base/limits.h"
 
-#define CM_SESSION_ID_MAX 48 /* "session-", 32 hex digits and the final NUL, with room to spare */
+#define CM_SESSION_ID_MAX    48 /* "session-", 32 hex digits and the final NUL, with room to spare */
+#define CM_SESSION_OWNER_MAX 64 /* with the final NUL */
 
 struct cm_cgroup;
 struct cm_buf;
@@ -81,6 +82,7 @@ struct cm_exec_request {
     enum cm_exec_mode mode;
     double timeout_s; /* 0 = the default; cut to the cap */
     const struct cm_limits_asked *limits; /* within the caps; NULL asks for none */
+    const struct cm_limits *caps; /* the most that this caller gets; NULL: the server's */
     const char *correlation_id;
     bool atomic; /* unless it succeeds, the session goes back to the state before it */
     const char *config; /* JSON object text: `config` in the code; or NULL */
@@ -132,6 +134,7 @@ void *cm_call_user(const struct cm_call *call);
 
 struct cm_session_info {
     char id[CM_SESSION_ID_MAX];
+    const char *owner; /* name of whom it was made for; "" for nobody in particular */
     const char *state; /* a text of session-states.def, or "queued": it waits for a processor */
     unsigned executions, queued;
     unsigned restores; /* times that a new process went on from its saved state */
@@ -157,6 +160,19 @@ const char *cm_sessions_image(const struct cm_sessions *m);
 int cm_sessions_create(struct cm_sessions *m, const struct cm_limits_asked *limits, const char *correlation_id,
                        void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg,
                        struct cm_err *err);
+/* Whom sessions are made for. */
+struct cm_session_owner {
+    const char *name; /* shorter than CM_SESSION_OWNER_MAX */
+    const struct cm_limits *caps; /* no limit of the session is above; NULL: the server's */
+    unsigned max_sessions; /* that he may have at once; 0: as many as there may be */
+};
+/* The same for somebody; NULL is nobody in particular, whose name is "". */
+int cm_sessions_create_for(struct cm_sessions *m, const struct cm_session_owner *owner,
+                           const struct cm_limits_asked *limits, const char *correlation_id,
+                           void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg,
+                           struct cm_err *err);
+/* 0 unless the session is, or was, somebody else's: then what would be said if there were none (CM_ERR_NO_SESSION). */
+int cm_sessions_check_owner(const struct cm_sessions *m, const char *id, const char *owner, struct cm_err *err);
 /* Queues an execution. With id NULL it runs in a fresh session that ends with it. *ret_exec, where wanted,
  * stays valid until ops->done. */
 int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_exec_request *req,

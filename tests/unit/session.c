@@ -116,6 +116,44 @@ static void admission(void **state)
     close_world(w);
 }
 
+/* Sessions that were made for somebody are nobody else's, and none of their limits is above his. */
+static void owners(void **state)
+{
+    struct world *w = open_world(standard);
+    struct cm_limits caps = standard.caps;
+    struct cm_session_info info;
+    struct cm_err foreign = {0}, absent = {0};
+    (void)state;
+
+    caps.at[CM_LIMIT_TIMEOUT] = 0.05;
+    struct cm_session_owner alice = {.name = "alice", .caps = &caps, .max_sessions = 1};
+    const char *id = w->id;
+    w->created = false;
+    assert_int_equal(cm_sessions_create_for(w->m, &alice, NULL, "corr", on_created, w, NULL), 0);
+    assert_int_equal(cm_sessions_create_for(w->m, &alice, NULL, "corr", on_created, w, NULL), CM_ERR_MAX_SESSIONS);
+    await(w, &w->created);
+    assert_int_equal(cm_sessions_info(w->m, id, &info, NULL), 0);
+    assert_string_equal(info.owner, "alice");
+    assert_true(info.limits.at[CM_LIMIT_TIMEOUT] == 0.05);
+    assert_int_equal(cm_sessions_check_owner(w->m, id, "alice", NULL), 0);
+    assert_int_equal(cm_sessions_check_owner(w->m, id, "", &foreign), CM_ERR_NO_SESSION);
+    assert_int_equal(cm_sessions_check_owner(w->m, "session-no", "bob", NULL), 0);
+    assert_int_equal(cm_sessions_info(w->m, "session-no", &info, &absent), CM_ERR_NO_SESSION);
+    assert_string_equal(foreign.text, absent.text);
+    /* A timeout of its own does not get an execution above the caps either. */
+    struct answer a = {.w = w};
+    struct cm_exec_request req = {.code = "sleep 5", .code_len = 7, .timeout_s = 3, .caps = &caps};
+    static const struct cm_exec_ops ops = {.done = on_done};
+    assert_int_equal(cm_sessions_execute(w->m, id, &req, &ops, &a, &a.exec, NULL), 0);
+    await(w, &a.done);
+    assert_true(a.res.timed_out && a.res.duration_ns < 2000000000);
+    cm_sessions_delete(w->m, id);
+    w->created = false;
+    assert_int_equal(cm_sessions_create_for(w->m, &alice, NULL, "corr", on_created, w, NULL), 0);
+    await(w, &w->created);
+    close_world(w);
+}
+
 static void timeout_interrupts_and_keeps(void **state)
 {
     struct world *w = open_world(standard);
@@ -516,6 +554,7 @@ int main(void)
         cmocka_unit_test(queue_keeps_its_order_and_limit),
         cmocka_unit_test(sessions_run_side_by_side),
         cmocka_unit_test(admission),
+        cmocka_unit_test(owners),
         cmocka_unit_test(timeout_interrupts_and_keeps),
         cmocka_unit_test(abandoned_runs_are_interrupted),
         cmocka_unit_test(output_is_bounded_and_clean),
