@@ -23,7 +23,9 @@ def execute(code, context, mode, locals_max, result_max, recursion=0, memory_lim
 
     code        Python source
     context     text of a JSON object whose members become globals before the run, or None
-    mode        0: the result is the repr of a last expression; 1: str(result) if the code binds `result`
+    mode        0: the result is the repr of a last expression; 1: str(result) if the code binds `result`. Bit 16: the
+                code is looked at before it runs, and its first line has the rules: lists of names between commas,
+                `blocked;allowed;builtins`
     locals_max  bytes of the answer's locals at the most
     result_max  bytes of each of result, error and traceback at the most
     recursion   Python frames that the code may have on one another, 0: as many as in CPython

@@ -22,9 +22,9 @@ import traceback
 import types
 from asyncio import events
 
-from . import loop, memory, report, streams, values
+from . import loop, memory, report, streams, strict, values
 
-MODE_ONESHOT = 1
+MODE_ONESHOT, MODE_STRICT = 1, 16  # bits
 CELLS_KEPT = 1000          # sources kept for tracebacks and inspect.getsource
 RECURSION_FLOOR = 300      # what the driver needs to answer; a lower limit is raised to this
 RECURSION = 1000           # frames of a cell's own, as in a program of its own
@@ -151,9 +151,15 @@ class Session:
         success = True
         cut = 0
         try:
-            if context:
-                self._bind(context)
-            result = _guarded(self._run, source, mode)
+            members = self._members(context) if context else {}
+            tree = None
+            if mode & MODE_STRICT:
+                line, _, source = source.partition('\n')
+                tree = _guarded(self._inspect, source, line, members)
+            self.globals.update(members)
+            result = _guarded(self._run, source, mode, tree)
+        except strict.SecurityViolation as exc:
+            success, error, kind = False, str(exc), 'SecurityViolation'
         except SystemExit as exc:
             success, error, kind = self._exited(exc)
         except BaseException as exc:
@@ -208,18 +214,25 @@ class Session:
             events._set_running_loop(None)
             self._loop._run_forever_cleanup()
 
-    def _bind(self, context):
+    @staticmethod
+    def _members(context):
         members = json.loads(context)
         if type(members) is not dict:
             raise TypeError(f'context must be a JSON object, not {type(members).__name__}')
-        self.globals.update(members)
+        return members
 
-    def _run(self, source, mode):
+    def _inspect(self, source, line, members):
+        """The syntax tree of a cell that passes the strict check."""
+        tree = self._parse(source)
+        strict.check(tree, source, strict.rules(line), {**self.globals, **members})
+        return tree
+
+    def _run(self, source, mode, tree=None):
         """Runs one cell and returns the text of its value, or None."""
-        statements, expression = self._compile(source)
+        statements, expression = self._compile(tree or self._parse(source))
         before = self.globals.get('result', _ABSENT)
         value = self._evaluate([code for code in (statements, expression) if code])
-        if mode == MODE_ONESHOT and 'result' in self.globals:
+        if mode & MODE_ONESHOT and 'result' in self.globals:
             answer = self.globals['result']
             if answer is not before or (statements and _stores(statements, 'result')):
                 return str(answer)
@@ -228,12 +241,18 @@ class Session:
         builtins._ = value
         return repr(value)
 
-    def _compile(self, source):
-        name = f'{report.CELL_PREFIX}{self.cell}>'
+    def _name(self):
+        return f'{report.CELL_PREFIX}{self.cell}>'
+
+    def _parse(self, source):
+        name = self._name()
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
         linecache.cache.pop(f'{report.CELL_PREFIX}{self.cell - CELLS_KEPT}>', None)
+        return compile(source, name, 'exec', ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST | self._futures, dont_inherit=True)
+
+    def _compile(self, tree):
+        name = self._name()
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        tree = compile(source, name, 'exec', flags | ast.PyCF_ONLY_AST | self._futures, dont_inherit=True)
         last = tree.body.pop() if tree.body and type(tree.body[-1]) is ast.Expr else None
         statements = expression = None
         futures = self._futures
