@@ -8,6 +8,7 @@
 #include "cli/backend.h"
 #include "cli/interrupt.h"
 #include "conf/conf.h"
+#include "conf/policy.h"
 #include "ev/loop.h"
 #include "roles/probe.h"
 #include "session/session.h"
@@ -180,6 +181,7 @@ static int open_sessions(struct local *l, struct cm_err *err)
     if (l->timeout_s > c->max_timeout) /* who starts the server sets its caps */
         c->max_timeout = l->timeout_s;
     cm_conf_limits(c, &config.limits, &config.caps);
+    cm_conf_policy(c, &config.strict, config.strict_rules, NULL); /* checked when it was loaded */
     return cm_sessions_open(l->loop, &config, NULL, &l->sessions, err);
 }
 

@@ -38,15 +38,32 @@ static void set_field(const struct apply *a, const char *field, const char *name
         set(a, row, name, n, text);
 }
 
+/* A list as its setting has it: between commas. */
+static const char *join(const struct apply *a, const struct cm_file_key *key, const struct cm_yaml *n,
+                        struct cm_buf *space)
+{
+    int rc = cm_buf_puts(space, "");
+
+    for (const struct cm_yaml *item = n ? n->first : NULL; item && rc == 0; item = item->next)
+        rc = cm_buf_printf(space, "%s%s", item == n->first ? "" : ",", item->text);
+    if (rc < 0)
+        cm_report_error(a->report, n->line, n->col, "%s: longer than %u bytes", key->path, CM_CONF_TEXT_MAX - 1);
+    return rc < 0 ? "" : cm_buf_data(space);
+}
+
 static void set_key(const struct apply *a, const struct cm_file_key *key, const struct cm_yaml *n)
 {
-    const char *text = n ? n->text : key->def;
+    struct cm_buf space;
+
+    cm_buf_init(&space, CM_CONF_TEXT_MAX - 1);
+    const char *text = key->type == CM_KEY_LIST ? join(a, key, n, &space) : n ? n->text : key->def;
 
     for (const char *at = key->fields; *at; at += strcspn(at, ","), at += *at == ',') {
         const struct cm_row *row = cm_row_by_field(at, strcspn(at, ","));
         if (row && (n || *text)) /* an empty default changes nothing */
             set(a, row, key->path, n, text);
     }
+    cm_buf_done(&space);
 }
 
 static bool is_set_by_key(const struct apply *a, const struct cm_row *row)

@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/words.h"
 #include "conf/files.h"
+#include "conf/policy.h"
 #include "conf/rows.h"
 #include "conf/value.h"
 
@@ -241,7 +242,7 @@ int cm_conf_check(const struct cm_conf *conf, struct cm_err *err)
             return cm_err_set(err, CM_ERR_CONFIG, "%s (%.15g) is less than the least that works, %.15g%s",
                               info->def_key, defaults.at[i], info->min, cm_limit_unit_text(i));
     }
-    return 0;
+    return cm_conf_policy(conf, NULL, NULL, err);
 }
 
 static bool exists(const char *path)

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "conf/conf.h"
+#include "conf/policy.h"
 #include "ev/loop.h"
 #include "front/grpc/rpc.h"
 #include "front/http/http.h"
@@ -122,6 +123,7 @@ static struct cm_sessions_config sessions_config(const struct gateway *g)
     };
 
     cm_conf_limits(c, &config.limits, &config.caps);
+    cm_conf_policy(c, &config.strict, config.strict_rules, NULL); /* checked when it was loaded */
     return config;
 }
 

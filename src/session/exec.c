@@ -38,17 +38,22 @@ static int copy_source(struct cm_exec *e, const struct cm_exec_request *req, str
         return cm_err_set(err, CM_ERR_TOO_LARGE,
                           "code: has %zu bytes, limits.code_length is %llu; split it into several executions",
                           req->code_len, (unsigned long long)cm_exec_limit(e, CM_LIMIT_CODE_LENGTH));
+    size_t rules_len = e->strict ? strlen(e->m->config.strict_rules) + 1 : 0;
     if (req->code_len + req->context_len < req->code_len ||
-        req->code_len + req->context_len > CM_IPC_EXECUTE_MAX - FRAME_SLACK)
+        req->code_len + req->context_len > CM_IPC_EXECUTE_MAX - FRAME_SLACK - rules_len)
         return cm_err_set(err, CM_ERR_TOO_LARGE, "code and context have more than %u bytes",
                           CM_IPC_EXECUTE_MAX - FRAME_SLACK);
-    e->code = malloc(req->code_len + req->context_len + 1);
+    e->code = malloc(rules_len + req->code_len + req->context_len + 1);
     if (!e->code)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the code");
-    memcpy(e->code, req->code, req->code_len);
-    e->code_len = req->code_len;
+    if (rules_len > 0) {
+        memcpy(e->code, e->m->config.strict_rules, rules_len - 1);
+        e->code[rules_len - 1] = '\n';
+    }
+    memcpy(e->code + rules_len, req->code, req->code_len);
+    e->code_len = rules_len + req->code_len;
     if (req->context) {
-        e->context = e->code + req->code_len;
+        e->context = e->code + e->code_len;
         e->context_len = req->context_len;
         memcpy(e->context, req->context, req->context_len);
     }
@@ -67,6 +72,7 @@ struct cm_exec *cm_exec_new(struct cm_sessions *m, const struct cm_limits *base,
     e->m = m;
     e->seq = ++m->next_seq;
     e->mode = req->mode;
+    e->strict = req->strict || m->config.strict;
     set_limits(e, base, req);
     e->atomic = req->atomic;
     e->ops = *ops;
@@ -107,7 +113,7 @@ int cm_exec_send(struct cm_exec *e, bool once, struct cm_channel *ch, struct cm_
     cm_ipc_put_bytes(&msg, CM_FIELD_CODE, e->code, e->code_len);
     if (e->context)
         cm_ipc_put_bytes(&msg, CM_FIELD_CONTEXT, e->context, e->context_len);
-    cm_ipc_put_uint(&msg, CM_FIELD_MODE, (uint64_t)e->mode);
+    cm_ipc_put_uint(&msg, CM_FIELD_MODE, (uint64_t)e->mode | (e->strict ? CM_EXEC_STRICT : 0));
     cm_ipc_put_uint(&msg, CM_FIELD_LOCALS_MAX, cm_exec_limit(e, CM_LIMIT_LOCALS));
     cm_ipc_put_uint(&msg, CM_FIELD_RESULT_MAX, cm_exec_limit(e, CM_LIMIT_RESULT));
     cm_ipc_put_uint(&msg, CM_FIELD_RECURSION, cm_exec_limit(e, CM_LIMIT_RECURSION));

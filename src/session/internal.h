@@ -64,6 +64,7 @@ struct cm_exec {
     char *code, *context; /* one allocation, at `code`; the channel's when sent */
     size_t code_len, context_len;
     enum cm_exec_mode mode;
+    bool strict; /* its code begins with the rules */
     struct cm_limits limits;
     struct cm_exec_ops ops;
     void *arg;

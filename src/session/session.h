@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/limits.h"
 
+#define CM_STRICT_RULES_MAX  3072 /* with the final NUL */
 #define CM_SESSION_ID_MAX    48 /* "session-", 32 hex digits and the final NUL, with room to spare */
 #define CM_SESSION_OWNER_MAX 64 /* with the final NUL */
 
@@ -39,11 +40,16 @@ struct cm_sessions_config {
     uint64_t min_free_memory;   /* no new session while less is left; 0 = never looks */
     uint64_t stored_output, total_stored_output; /* bytes of output that was too long, of a session and of all */
     double grace_s;             /* between the interrupt and the kill */
+    bool strict;                /* the driver looks at all code before it runs it; else where a request asks for it */
+    char strict_rules[CM_STRICT_RULES_MAX]; /* one line, as cm_conf_policy() makes it; ";;": none of one's own */
 };
 
 enum cm_exec_mode {
     CM_EXEC_SESSION = 0, /* result = repr of the last expression */
     CM_EXEC_ONESHOT = 1, /* result = str(result) when the code binds `result`, else as above */
+    CM_EXEC_STRICT =
+        16, /* a bit beside the others, in the frame: CODE begins with a line of rules, by which it is looked
+                          * at before it runs. Requests set `strict` instead */
 };
 
 enum cm_exec_state { CM_STATE_KEPT, CM_STATE_ROLLED_BACK, CM_STATE_LOST };
@@ -85,6 +91,7 @@ struct cm_exec_request {
     const struct cm_limits *caps; /* the most that this caller gets; NULL: the server's */
     const char *correlation_id;
     bool atomic; /* unless it succeeds, the session goes back to the state before it */
+    bool strict; /* look at the code first, whatever the server's policy */
     const char *config; /* JSON object text: `config` in the code; or NULL */
     size_t config_len;
     /* What the code is told of tools: a JSON array of [name, flags], flags 1 async, 2 wants a context, or NULL when there

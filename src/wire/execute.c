@@ -62,19 +62,27 @@ static int read_on_error(const struct cm_json_value *value, struct cm_execute_bo
     return 0;
 }
 
+static int read_policy(const struct cm_json_value *value, struct cm_execute_body *ret, struct cm_err *err)
+{
+    ret->strict = is_word(value, "\"strict\"");
+    if (ret->strict || value->kind == CM_JSON_ABSENT || value->kind == CM_JSON_NULL || is_word(value, "\"isolate\""))
+        return 0;
+    return cm_err_set(err, CM_ERR_BAD_FIELD, "policy: must be \"strict\" or \"isolate\"");
+}
+
 int cm_execute_read(char *body, size_t len, const struct cm_limits *caps, struct cm_execute_body *ret,
                     struct cm_err *err)
 {
-    struct cm_json_member m[] = {
-        {.name = "code"}, {.name = "context"}, {.name = "timeout"}, {.name = "limits"}, {.name = "on_error"}};
+    struct cm_json_member m[] = {{.name = "code"},   {.name = "context"},  {.name = "timeout"},
+                                 {.name = "limits"}, {.name = "on_error"}, {.name = "policy"}};
     struct cm_execute_body b = {0};
     int rc;
 
-    if ((rc = cm_json_object(body, len, m, 5, err)) < 0 ||
+    if ((rc = cm_json_object(body, len, m, 6, err)) < 0 ||
         (rc = read_code(&m[0].value, (size_t)caps->at[CM_LIMIT_CODE_LENGTH], &b, err)) < 0 ||
         (rc = read_context(&m[1].value, &b, err)) < 0 || (rc = read_timeout(&m[2].value, &b, err)) < 0 ||
         (rc = cm_limits_read(&m[3].value, CM_LIMIT_OF_EXECUTION, caps, &b.limits, err)) < 0 ||
-        (rc = read_on_error(&m[4].value, &b, err)) < 0)
+        (rc = read_on_error(&m[4].value, &b, err)) < 0 || (rc = read_policy(&m[5].value, &b, err)) < 0)
         return rc;
     if (b.timeout_s > 0 && b.limits.named & 1u << CM_LIMIT_TIMEOUT)
         return cm_err_set(err, CM_ERR_BAD_FIELD, "limits.timeout: is the same as timeout; send one of them");

@@ -18,9 +18,10 @@ struct cm_execute_body {
     double timeout_s; /* 0 when the request names none */
     struct cm_limits_asked limits;
     bool atomic;      /* on_error is "rollback" */
+    bool strict;      /* policy is "strict"; "isolate" asks for nothing: what the server's says holds */
 };
 
-/* Reads {"code", "context"?, "timeout"?, "limits"?, "on_error"?}; other members are ignored. Decodes in place: the body's text is gone
+/* Reads {"code", "context"?, "timeout"?, "limits"?, "on_error"?, "policy"?}; other members are ignored. Decodes in place: the body's text is gone
  * afterwards. Each refusal names the field and the rule: CM_ERR_BAD_JSON, CM_ERR_BAD_FIELD, or CM_ERR_TOO_LARGE
  * for code longer than its cap. */
 int cm_execute_read(char *body, size_t len, const struct cm_limits *caps, struct cm_execute_body *ret,

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "conf/conf.h"
+#include "conf/policy.h"
 
 static const char *const variables[] = {
 #define CM_CONFIG(field, type, env, flag, min, max, def, unit, help) env,
@@ -86,6 +87,13 @@ static void names_the_bad_setting(void **state)
         {{"--execution-timeout", "301"}, 2, "EXECUTION_TIMEOUT (301) is above MAX_TIMEOUT (300)"},
         {{"--max-memory", "256Mi"}, 2, "MEMORY_LIMIT (536870912) is above MAX_MEMORY (268435456)"},
         {{"--output-limit", "1023"}, 2, "OUTPUT_LIMIT (1023) is less than the least that works, 1024 bytes"},
+        {{"--security-policy", "stricT"}, 2, "CODEMODE_SECURITY_POLICY: \"stricT\" is neither isolate nor strict"},
+        {{"--security-policy", "strictly"}, 2, "--security-policy: must have 6 to 7 bytes"},
+        {{"--blocked-imports", "a,b;c"}, 2, "CODEMODE_BLOCKED_IMPORTS: \"b;c\" is not a name in Python"},
+        {{"--allowed-imports", "a..b"}, 2, "CODEMODE_ALLOWED_IMPORTS: \"a..b\""},
+        {{"--allowed-imports", "a."}, 2, "CODEMODE_ALLOWED_IMPORTS: \"a.\""},
+        {{"--allowed-imports", "a.9"}, 2, "CODEMODE_ALLOWED_IMPORTS: \"a.9\""},
+        {{"--safe-builtins", "open()"}, 2, "CODEMODE_SAFE_BUILTINS: \"open()\""},
         {{"--host", ""}, 2, "--host: must have 1 to 255 bytes"},
         {{"serve", NULL}, 1, "unknown flag \"serve\""},
     };
@@ -99,6 +107,30 @@ static void names_the_bad_setting(void **state)
             fail_msg("\"%s\" lacks \"%s\"", err.text, cases[i].text);
         assert_int_equal(c.queue_max, 12345);
     }
+}
+
+static void makes_rules_of_the_policy(void **state)
+{
+    char *argv[] = {"--security-policy=strict", "--blocked-imports= pandas ,,os.remove, _x9 ", "--safe-builtins",
+                    "open"};
+    char rules[CM_CONF_RULES_MAX] = "before";
+    struct cm_conf c;
+    bool strict = true;
+
+    (void)state;
+    assert_int_equal(cm_conf_load(0, NULL, &c, NULL), 0);
+    assert_int_equal(cm_conf_policy(&c, &strict, rules, NULL), 0);
+    assert_false(strict);
+    assert_string_equal(rules, ";;");
+    assert_int_equal(cm_conf_load(4, argv, &c, NULL), 0);
+    assert_int_equal(cm_conf_policy(&c, &strict, rules, NULL), 0);
+    assert_true(strict);
+    assert_string_equal(rules, "pandas,os.remove,_x9;;open");
+    memset(c.blocked_imports, 'x', 1000);
+    memset(c.allowed_imports, 'y', 1000);
+    memset(c.safe_builtins, 'z', 1000);
+    assert_int_equal(cm_conf_policy(&c, NULL, rules, NULL), 0);
+    assert_int_equal(strlen(rules), 3002);
 }
 
 static void names_the_bad_variable(void **state)
@@ -171,6 +203,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(has_good_defaults, clean),
         cmocka_unit_test_setup(a_flag_wins_over_the_environment, clean),
+        cmocka_unit_test_setup(makes_rules_of_the_policy, clean),
         cmocka_unit_test_setup(names_the_bad_setting, clean),
         cmocka_unit_test_setup(names_the_bad_variable, clean),
         cmocka_unit_test_setup(completes_limits, clean),

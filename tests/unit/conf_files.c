@@ -129,6 +129,9 @@ static void names_line_and_column(void **state)
         {CM_FILE_SIDECAR, "log_level: LOUD\n", "f:1:12: log_level: \"LOUD\" is not DEBUG, INFO"},
         {CM_FILE_SIDECAR, "security:\n  allow_direct_execution: true\n",
          "f:2:27: security.allow_direct_execution: not supported: only false is"},
+        {CM_FILE_SIDECAR, "security:\n  policy: none\n",
+         "f:2:11: security.policy: \"none\" is not one of isolate|strict"},
+        {CM_FILE_SIDECAR, "security:\n  blocked_imports: os\n", "f:2:20: security.blocked_imports: wants a list"},
         {CM_FILE_SIDECAR, "security:\n  allowed_commands: [ls]\n", "f:2:21: security.allowed_commands: not supported"},
         {CM_FILE_SIDECAR, "tls:\n  require_client_auth: on\n", "needs tls.ca_file as well"},
         {CM_FILE_SIDECAR, "tls:\n  cert_file: a\n", "needs tls.key_file as well"},
@@ -280,6 +283,20 @@ static void a_sidecar_file_sets(void **state)
     assert_string_equal(c.origins[CM_CONF_ROW_execution_timeout].name, "limits.code_timeout");
 }
 
+static void lists_of_the_policy(void **state)
+{
+    struct cm_conf c;
+
+    (void)state;
+    good("security:\n  policy: strict\n  blocked_imports: [pandas, os.remove]\n  allowed_imports:\n  - ${CONF_SET}\n"
+         "  safe_builtins: []\n",
+         CM_FILE_SIDECAR, &c);
+    assert_string_equal(c.security_policy, "strict");
+    assert_string_equal(c.blocked_imports, "pandas,os.remove");
+    assert_string_equal(c.allowed_imports, "value");
+    assert_string_equal(c.safe_builtins, "");
+}
+
 static void json_of_config(void **state)
 {
     static const char text[] = "a: 1\nb: [1.5, -2, true, null, ~, '1', 0x10, 1e3, 007, yes]\nc: {d: \"x\\ny\"}\n"
@@ -336,6 +353,7 @@ int main(void)
         cmocka_unit_test(bounds_variables),
         cmocka_unit_test(a_file_has_defaults_of_its_own),
         cmocka_unit_test_setup(a_sidecar_file_sets, environment),
+        cmocka_unit_test_setup(lists_of_the_policy, environment),
         cmocka_unit_test_setup(json_of_config, environment),
         cmocka_unit_test(tells_kinds_apart),
     };

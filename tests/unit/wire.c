@@ -161,7 +161,13 @@ static void reads_an_execute_body(void **state)
     assert_int_equal(read_body("{\"code\":\"\",\"context\":null,\"timeout\":null}", &b, &err, &copy), 0);
     assert_null(b.context);
     assert_int_equal(b.code_len, 0);
-    assert_true(b.timeout_s == 0);
+    assert_true(b.timeout_s == 0 && !b.strict);
+    free(copy);
+    assert_int_equal(read_body("{\"policy\":\"strict\",\"code\":\"\"}", &b, &err, &copy), 0);
+    assert_true(b.strict);
+    free(copy);
+    assert_int_equal(read_body("{\"policy\":\"isolate\",\"code\":\"\"}", &b, &err, &copy), 0);
+    assert_true(!b.strict);
     free(copy);
 }
 
@@ -184,6 +190,8 @@ static void names_the_bad_field(void **state)
         {"{\"code\":\"x\",\"timeout\":-1}", CM_ERR_BAD_FIELD, "timeout: must be a number"},
         {"{\"code\":\"x\",\"timeout\":1e999}", CM_ERR_BAD_FIELD, "timeout: must be a number"},
         {"{\"code\":\"x\",\"timeout\":true}", CM_ERR_BAD_FIELD, "timeout: must be a number"},
+        {"{\"code\":\"x\",\"policy\":\"Strict\"}", CM_ERR_BAD_FIELD, "policy: must be"},
+        {"{\"code\":\"x\",\"policy\":true}", CM_ERR_BAD_FIELD, "policy: must be"},
         {"{\"code\":\"x\",\"code\":\"y\"}", CM_ERR_BAD_JSON, "a member appears twice"},
         {"{\"code\":\"12345678901234567890123456789012345678901\"}", CM_ERR_TOO_LARGE, "MAX_CODE_LENGTH is 40"},
         {"{\"code\":\"x\"", CM_ERR_BAD_JSON, "byte 11"},

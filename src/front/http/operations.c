@@ -51,6 +51,7 @@ static int start(struct request *rq, const char *id, enum cm_exec_mode mode, str
         .limits = &body.limits,
         .correlation_id = rq->correlation,
         .atomic = body.atomic,
+        .strict = body.strict,
     };
     return cm_sessions_execute(rq->http->sessions, id, &req, &ops, rq, &rq->exec, err);
 }
