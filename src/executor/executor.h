@@ -5,7 +5,8 @@
  * Retries. A request with an idempotency key, or with a correlation id that its client has chosen, is remembered for ten
  * minutes by (access key, id, session, code): the same one again waits for the first one's answer, or gets it from the
  * record. Such a run does not end when its client's connection is lost, only by its limits or an explicit cancellation.
- * The record is bounded; an answer that found no room is answered CM_ERR_NOT_KEPT, never by a second run.
+ * The record is bounded; an answer that found no room is answered CM_ERR_NOT_KEPT, never by a second run. "The same"
+ * means the same code, context, config, available_tools and mode; refusals that ask to come again later are not remembered.
  */
 #ifndef CM_EXECUTOR_H
 #define CM_EXECUTOR_H
@@ -44,8 +45,11 @@ int cm_executor_run(struct cm_executor *x, const struct cm_run_request *req, con
                     struct cm_run **ret, struct cm_err *err);
 /* The client is gone; `lost`: its connection has broken, else it has said so. `done` is not called any more. */
 void cm_run_abandon(struct cm_run *run, bool lost);
-/* Id of the execution, of the first one for a repeated request. */
+/* Id of the execution, of the first one for a repeated request; empty while it waits for the list of tools. */
 const char *cm_run_id(const struct cm_run *run);
+/* The request has been sent before: its answer is that of the first one. Of one that still runs, ops->output says only
+ * what comes from now on. */
+bool cm_run_repeated(const struct cm_run *run);
 
 enum cm_tool_service { CM_TOOLS_NONE, CM_TOOLS_UNREACHABLE, CM_TOOLS_REACHABLE };
 /* Asks the ToolService for its list, for at most two seconds; `done` comes from the loop. */

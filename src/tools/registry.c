@@ -37,7 +37,7 @@ struct learned {
 
 struct cm_registry {
     struct cm_loop *loop;
-    struct cm_tool_service *service;
+    struct cm_tool_client *service;
     struct cm_metrics *metrics;
     struct cm_toolset *set;
     struct cm_tool_request *request; /* while one is under way */
@@ -61,7 +61,7 @@ static void on_pause_over(void *arg)
     attempt(r);
 }
 
-struct cm_registry *cm_registry_new(struct cm_loop *loop, struct cm_tool_service *service, struct cm_metrics *metrics,
+struct cm_registry *cm_registry_new(struct cm_loop *loop, struct cm_tool_client *service, struct cm_metrics *metrics,
                                     struct cm_err *err)
 {
     struct cm_registry *r = calloc(1, sizeof *r);

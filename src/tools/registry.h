@@ -15,7 +15,7 @@ struct cm_registry_wait;
 #define CM_REGISTRY_ATTEMPTS 3 /* with 0.5 s and 1 s between them */
 
 /* What it is given must outlive it. */
-struct cm_registry *cm_registry_new(struct cm_loop *loop, struct cm_tool_service *service, struct cm_metrics *metrics,
+struct cm_registry *cm_registry_new(struct cm_loop *loop, struct cm_tool_client *service, struct cm_metrics *metrics,
                                     struct cm_err *err);
 /* Whoever waits is not answered any more. Accepts NULL, returns NULL. */
 struct cm_registry *cm_registry_free(struct cm_registry *r);

@@ -21,7 +21,7 @@
 #define KEY_MAX     4096
 #define TEXT_MAX    (64u << 10) /* of what went wrong */
 
-struct cm_tool_service {
+struct cm_tool_client {
     struct cm_grpc_client *client;
     struct cm_metrics *metrics;
     struct cm_tool_request *all;
@@ -31,7 +31,7 @@ struct cm_tool_service {
 
 struct cm_tool_request {
     struct cm_tool_request *prev, *next; /* of the service's */
-    struct cm_tool_service *service;
+    struct cm_tool_client *service;
     struct cm_grpc_request *grpc;
     struct cm_buf message; /* of the answer */
     cm_tool_done *done; /* of a call; else: */
@@ -42,7 +42,7 @@ struct cm_tool_request {
 
 /* The service */
 
-struct cm_tool_service *cm_tool_service_new(struct cm_loop *loop, const char *target, struct cm_tls *tls,
+struct cm_tool_client *cm_tool_service_new(struct cm_loop *loop, const char *target, struct cm_tls *tls,
                                             const char *key, struct cm_metrics *metrics, struct cm_err *err)
 {
     static const struct cm_grpc_client_options options = {
@@ -53,7 +53,7 @@ struct cm_tool_service *cm_tool_service_new(struct cm_loop *loop, const char *ta
         .keepalive_timeout_ms = 10000,
         .user_agent = "codemode/" CM_VERSION,
     };
-    struct cm_tool_service *s = calloc(1, sizeof *s);
+    struct cm_tool_client *s = calloc(1, sizeof *s);
 
     if (!s) {
         cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the tool service");
@@ -66,19 +66,19 @@ struct cm_tool_service *cm_tool_service_new(struct cm_loop *loop, const char *ta
     return s->client ? s : cm_tool_service_free(s);
 }
 
-void cm_tool_service_set_tls(struct cm_tool_service *s, struct cm_tls *tls)
+void cm_tool_service_set_tls(struct cm_tool_client *s, struct cm_tls *tls)
 {
     cm_grpc_client_set_tls(s->client, tls);
 }
 
-void cm_tool_service_set_key(struct cm_tool_service *s, const char *key)
+void cm_tool_service_set_key(struct cm_tool_client *s, const char *key)
 {
     *s->bearer = '\0';
     if (key && *key)
         snprintf(s->bearer, sizeof s->bearer, "Bearer %s", key);
 }
 
-struct cm_tool_service *cm_tool_service_free(struct cm_tool_service *s)
+struct cm_tool_client *cm_tool_service_free(struct cm_tool_client *s)
 {
     if (!s)
         return NULL;
@@ -90,12 +90,12 @@ struct cm_tool_service *cm_tool_service_free(struct cm_tool_service *s)
     return NULL;
 }
 
-const char *cm_tool_service_target(const struct cm_tool_service *s)
+const char *cm_tool_service_target(const struct cm_tool_client *s)
 {
     return s->target;
 }
 
-unsigned cm_tool_service_breaks(const struct cm_tool_service *s)
+unsigned cm_tool_service_breaks(const struct cm_tool_client *s)
 {
     return s->breaks;
 }
@@ -130,7 +130,7 @@ static void on_message(void *arg, const uint8_t *message, size_t len)
 }
 
 /* What the state of the service is, as far as an answer tells. */
-static void note(struct cm_tool_service *s, enum cm_grpc_status status)
+static void note(struct cm_tool_client *s, enum cm_grpc_status status)
 {
     bool down = status == CM_GRPC_UNAVAILABLE || status == CM_GRPC_UNAUTHENTICATED || status == CM_GRPC_UNIMPLEMENTED;
 
@@ -141,7 +141,7 @@ static void note(struct cm_tool_service *s, enum cm_grpc_status status)
 }
 
 /* In words for whoever has to mend it. */
-static void explain(const struct cm_tool_service *s, enum cm_grpc_status status, const char *text, char *ret,
+static void explain(const struct cm_tool_client *s, enum cm_grpc_status status, const char *text, char *ret,
                     size_t size)
 {
     const char *at = s->target;
@@ -263,7 +263,7 @@ static void on_done(void *arg, enum cm_grpc_status status, const char *text)
     free_request(r);
 }
 
-static struct cm_tool_request *new_request(struct cm_tool_service *s, void *arg, struct cm_err *err)
+static struct cm_tool_request *new_request(struct cm_tool_client *s, void *arg, struct cm_err *err)
 {
     struct cm_tool_request *r = calloc(1, sizeof *r);
 
@@ -331,7 +331,7 @@ static int encode_call(const struct cm_tool_call *call, struct cm_buf *to, struc
     return rc < 0 ? cm_err_set(err, rc, "the call is too large") : 0;
 }
 
-struct cm_tool_request *cm_tool_service_call(struct cm_tool_service *s, const struct cm_tool_call *call,
+struct cm_tool_request *cm_tool_service_call(struct cm_tool_client *s, const struct cm_tool_call *call,
                                              cm_tool_done *done, void *arg, struct cm_err *err)
 {
     cm_autobuf struct cm_buf message;
@@ -351,7 +351,7 @@ struct cm_tool_request *cm_tool_service_call(struct cm_tool_service *s, const st
 
 /* Questions */
 
-struct cm_tool_request *cm_tool_service_list(struct cm_tool_service *s, uint64_t deadline_ns, cm_tool_answer *done,
+struct cm_tool_request *cm_tool_service_list(struct cm_tool_client *s, uint64_t deadline_ns, cm_tool_answer *done,
                                              void *arg, struct cm_err *err)
 {
     struct cm_tool_request *r = new_request(s, arg, err);
@@ -364,7 +364,7 @@ struct cm_tool_request *cm_tool_service_list(struct cm_tool_service *s, uint64_t
     return send(r, "/codemode.ToolService/ListTools", &nothing, deadline_ns, NULL, 0, err);
 }
 
-struct cm_tool_request *cm_tool_service_schema(struct cm_tool_service *s, const char *name, size_t len,
+struct cm_tool_request *cm_tool_service_schema(struct cm_tool_client *s, const char *name, size_t len,
                                                uint64_t deadline_ns, cm_tool_answer *done, void *arg,
                                                struct cm_err *err)
 {

@@ -24,14 +24,48 @@ static int read_code(struct cm_json_value *value, size_t code_max, struct cm_exe
     return 0;
 }
 
-static int read_context(const struct cm_json_value *value, struct cm_execute_body *ret, struct cm_err *err)
+static int read_object(const struct cm_json_member *member, const char **ret, size_t *ret_len, struct cm_err *err)
 {
+    const struct cm_json_value *value = &member->value;
+
     if (value->kind == CM_JSON_ABSENT || value->kind == CM_JSON_NULL)
         return 0;
     if (value->kind != CM_JSON_OBJECT)
-        return cm_err_set(err, CM_ERR_BAD_FIELD, "context: must be an object or null");
-    ret->context = value->raw;
-    ret->context_len = value->len;
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "%s: must be an object or null", member->name);
+    *ret = value->raw;
+    *ret_len = value->len;
+    return 0;
+}
+
+static bool is_name(void *arg, struct cm_json_value *value)
+{
+    bool *all = arg;
+
+    return *all = value->kind == CM_JSON_STRING;
+}
+
+static int read_tools(const struct cm_json_value *value, struct cm_execute_body *ret, struct cm_err *err)
+{
+    bool names = value->kind == CM_JSON_ARRAY;
+
+    if (value->kind == CM_JSON_ABSENT || value->kind == CM_JSON_NULL)
+        return 0;
+    if (names)
+        cm_json_elements(value, is_name, &names);
+    if (!names)
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "available_tools: must be a list of names or null");
+    ret->available_tools = value->raw;
+    ret->available_tools_len = value->len;
+    return 0;
+}
+
+static int read_correlation(struct cm_json_value *value, struct cm_execute_body *ret, struct cm_err *err)
+{
+    if (value->kind == CM_JSON_ABSENT || value->kind == CM_JSON_NULL)
+        return 0;
+    if (value->kind != CM_JSON_STRING || !cm_json_decode(value, &ret->correlation_id_len))
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "correlation_id: must be a string or null");
+    ret->correlation_id = value->raw;
     return 0;
 }
 
@@ -73,16 +107,20 @@ static int read_policy(const struct cm_json_value *value, struct cm_execute_body
 int cm_execute_read(char *body, size_t len, const struct cm_limits *caps, struct cm_execute_body *ret,
                     struct cm_err *err)
 {
-    struct cm_json_member m[] = {{.name = "code"},   {.name = "context"},  {.name = "timeout"},
-                                 {.name = "limits"}, {.name = "on_error"}, {.name = "policy"}};
+    struct cm_json_member m[] = {{.name = "code"},   {.name = "context"},         {.name = "timeout"},
+                                 {.name = "limits"}, {.name = "on_error"},        {.name = "policy"},
+                                 {.name = "config"}, {.name = "available_tools"}, {.name = "correlation_id"}};
     struct cm_execute_body b = {0};
     int rc;
 
-    if ((rc = cm_json_object(body, len, m, 6, err)) < 0 ||
+    if ((rc = cm_json_object(body, len, m, sizeof m / sizeof m[0], err)) < 0 ||
         (rc = read_code(&m[0].value, (size_t)caps->at[CM_LIMIT_CODE_LENGTH], &b, err)) < 0 ||
-        (rc = read_context(&m[1].value, &b, err)) < 0 || (rc = read_timeout(&m[2].value, &b, err)) < 0 ||
+        (rc = read_object(&m[1], &b.context, &b.context_len, err)) < 0 ||
+        (rc = read_timeout(&m[2].value, &b, err)) < 0 ||
         (rc = cm_limits_read(&m[3].value, CM_LIMIT_OF_EXECUTION, caps, &b.limits, err)) < 0 ||
-        (rc = read_on_error(&m[4].value, &b, err)) < 0 || (rc = read_policy(&m[5].value, &b, err)) < 0)
+        (rc = read_on_error(&m[4].value, &b, err)) < 0 || (rc = read_policy(&m[5].value, &b, err)) < 0 ||
+        (rc = read_object(&m[6], &b.config, &b.config_len, err)) < 0 || (rc = read_tools(&m[7].value, &b, err)) < 0 ||
+        (rc = read_correlation(&m[8].value, &b, err)) < 0)
         return rc;
     if (b.timeout_s > 0 && b.limits.named & 1u << CM_LIMIT_TIMEOUT)
         return cm_err_set(err, CM_ERR_BAD_FIELD, "limits.timeout: is the same as timeout; send one of them");

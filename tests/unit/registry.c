@@ -11,7 +11,7 @@ struct heard {
     char why[600];
 };
 
-static struct cm_tool_service *service;
+static struct cm_tool_client *service;
 static struct cm_registry *registry;
 
 static int set_up(void **state)
