@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTION_CEILING = 80
 FILE_CEILING = 700
-FOLDERS = ("src", "guest", "tests")
+FOLDERS = ("src", "guest", "tests", "sdk/c")
 
 
 def signature_start(lines, brace):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # ./dev lint and ./dev fmt. Each check prints its findings and leaves one TAP line.
 
-c_files() { git ls-files -co --exclude-standard 'src/*.c' 'src/*.h' 'tests/*.c' 'tests/*.h'; }
+c_files() { git ls-files -co --exclude-standard 'src/*.c' 'src/*.h' 'tests/*.c' 'tests/*.h' 'sdk/c/*.c' 'sdk/c/*.h'; }
 
 # The C sources that the configured build compiles: clang-tidy needs their flags.
 compiled_files() {
@@ -10,7 +10,7 @@ import json, os, sys
 root = os.getcwd() + "/"
 for entry in json.load(open("build/compile_commands.json")):
     path = os.path.relpath(os.path.join(entry["directory"], entry["file"]), root)
-    if path.startswith(("src/", "tests/")): print(path)' | sort -u
+    if path.startswith(("src/", "tests/", "sdk/c/")): print(path)' | sort -u
 }
 
 check_format() { c_files | xargs -r clang-format-19 --dry-run --Werror; }

@@ -36,22 +36,22 @@ CODEMODE_API const char *codemode_version(void);
 /* gRPC's codes. */
 enum codemode_status {
     CODEMODE_OK = 0,
-    CODEMODE_CANCELLED = 1,           /* codemode_close() came while the call ran */
+    CODEMODE_CANCELLED = 1, /* codemode_close() came while the call ran */
     CODEMODE_UNKNOWN = 2,
-    CODEMODE_INVALID_ARGUMENT = 3,    /* the text names what is wrong, here or at the server */
-    CODEMODE_DEADLINE_EXCEEDED = 4,   /* no answer in time; whether the request has run is not known */
-    CODEMODE_NOT_FOUND = 5,           /* no such session, execution or output */
-    CODEMODE_ALREADY_EXISTS = 6,      /* a tool of that name; or a request that has run and whose answer was not kept */
+    CODEMODE_INVALID_ARGUMENT = 3, /* the text names what is wrong, here or at the server */
+    CODEMODE_DEADLINE_EXCEEDED = 4, /* no answer in time; whether the request has run is not known */
+    CODEMODE_NOT_FOUND = 5, /* no such session, execution or output */
+    CODEMODE_ALREADY_EXISTS = 6, /* a tool of that name; or a request that has run and whose answer was not kept */
     CODEMODE_PERMISSION_DENIED = 7,
-    CODEMODE_RESOURCE_EXHAUSTED = 8,  /* too many sessions, a full queue, something too large, no memory */
+    CODEMODE_RESOURCE_EXHAUSTED = 8, /* too many sessions, a full queue, something too large, no memory */
     CODEMODE_FAILED_PRECONDITION = 9, /* a session that is busy, nothing to undo, a service that runs already */
-    CODEMODE_ABORTED = 10,            /* the session's state went back by one execution */
+    CODEMODE_ABORTED = 10, /* the session's state went back by one execution */
     CODEMODE_OUT_OF_RANGE = 11,
     CODEMODE_UNIMPLEMENTED = 12,
     CODEMODE_INTERNAL = 13,
-    CODEMODE_UNAVAILABLE = 14,        /* nobody answers at the address, or the server is stopping */
-    CODEMODE_DATA_LOSS = 15,          /* the session's state could not be restored */
-    CODEMODE_UNAUTHENTICATED = 16,    /* a key is missing or wrong, or a certificate */
+    CODEMODE_UNAVAILABLE = 14, /* nobody answers at the address, or the server is stopping */
+    CODEMODE_DATA_LOSS = 15, /* the session's state could not be restored */
+    CODEMODE_UNAUTHENTICATED = 16, /* a key is missing or wrong, or a certificate */
 };
 
 struct codemode_error {
@@ -73,7 +73,7 @@ struct codemode_options {
     /* NULL: CODEMODE_EXECUTOR_API_KEY or CODEMODE_API_KEY from the environment. "": none is sent. */
     const char *api_key;
     bool tls;
-    const char *ca_file;   /* PEM; NULL: the certificates that the system trusts. Each of these files means tls. */
+    const char *ca_file; /* PEM; NULL: the certificates that the system trusts. Each of these files means tls. */
     const char *cert_file; /* PEM, with key_file: who we are, where the server wants to know */
     const char *key_file;
     double timeout; /* seconds that a call may take besides its execution; 0: 30. At most 86400 */
@@ -86,7 +86,7 @@ CODEMODE_API struct codemode_client *codemode_open(const struct codemode_options
 CODEMODE_API void codemode_close(struct codemode_client *client);
 
 struct codemode_health {
-    char status[32];  /* "healthy"; of codemode_ready() "ready", "unreachable": no tool service, or "not_ready" */
+    char status[32]; /* "healthy"; of codemode_ready() "ready", "unreachable": no tool service, or "not_ready" */
     char version[32]; /* of the server */
 };
 CODEMODE_API int codemode_health(struct codemode_client *client, struct codemode_health *ret,
@@ -120,7 +120,7 @@ struct codemode_session {
     char state[16]; /* "idle", "running", "queued", "starting", "restoring" */
     unsigned executions, queued, restores;
     double age, idle, expires_in; /* seconds; expires_in < 0: never */
-    uint64_t memory;              /* bytes */
+    uint64_t memory; /* bytes */
     bool can_roll_back;
 };
 CODEMODE_API int codemode_session_info(struct codemode_client *client, const char *id, struct codemode_session *ret,
@@ -135,15 +135,15 @@ struct codemode_request {
     const char *session; /* NULL: a fresh one that ends with the execution */
     const char *code;
     size_t code_len; /* 0: up to the NUL */
-    double timeout;  /* seconds; 0: the session's or the server's default; cut to the server's maximum */
+    double timeout; /* seconds; 0: the session's or the server's default; cut to the server's maximum */
     const struct codemode_limit *limits;
     size_t limit_count;
-    bool atomic;              /* unless it succeeds, the session goes back to the state before it */
+    bool atomic; /* unless it succeeds, the session goes back to the state before it */
     const char *context_json; /* a JSON object: variables of the session, and `context` of tool calls; or NULL */
-    const char *config_json;  /* a JSON object: `config` in the code; or NULL */
+    const char *config_json; /* a JSON object: `config` in the code; or NULL */
     const char *const *available_tools; /* names up to a NULL; NULL or none: all that the tool service lists */
     const char *idempotency_key; /* the same key, session and code again within ten minutes: the recorded answer */
-    const char *correlation_id;  /* 1 to 128 printable characters; NULL: the server makes one */
+    const char *correlation_id; /* 1 to 128 printable characters; NULL: the server makes one */
     /* Output as it is printed, in the thread that called codemode_execute(). stream: 1 stdout, 2 stderr; a character may
      * begin in one piece and end in the next. `omitted`: bytes before `data` that were left out because this was too slow.
      * Returning false withdraws the request: the execution is interrupted, and the call returns -CODEMODE_CANCELLED.
@@ -193,25 +193,25 @@ CODEMODE_API int codemode_execute_once(struct codemode_client *client, const str
 /* Tools ------------------------------------------------------------------------------------------------------------- */
 
 struct codemode_tools; /* a tool service */
-struct codemode_call;  /* one call of a tool, in its callback */
+struct codemode_call; /* one call of a tool, in its callback */
 
 struct codemode_tools_options {
     const char *host; /* address to listen at; NULL: 127.0.0.1. Beyond loopback a key or tls with ca_file is demanded */
-    unsigned port;    /* 0: any free one; the usual one is 50051 */
-    const char *api_key;   /* what callers must send; NULL: CODEMODE_API_KEY from the environment; "": nothing */
+    unsigned port; /* 0: any free one; the usual one is 50051 */
+    const char *api_key; /* what callers must send; NULL: CODEMODE_API_KEY from the environment; "": nothing */
     const char *cert_file; /* PEM, with key_file: TLS */
     const char *key_file;
     const char *ca_file; /* PEM: callers must have a certificate that one of these has signed */
-    unsigned workers;    /* threads that run tools: calls at once, 1 to 1024; 0: 16. Further ones wait in order */
-    unsigned queue;      /* calls that may wait; 0: 1024. One more is answered RESOURCE_EXHAUSTED */
+    unsigned workers; /* threads that run tools: calls at once, 1 to 1024; 0: 16. Further ones wait in order */
+    unsigned queue; /* calls that may wait; 0: 1024. One more is answered RESOURCE_EXHAUSTED */
 };
 
 struct codemode_tool {
     const char *name; /* 1 to 256 bytes; what begins with "__" is reserved */
     const char *description; /* or NULL */
-    const char *input_schema;  /* JSON Schema of the arguments, a JSON object, or NULL: anything goes */
+    const char *input_schema; /* JSON Schema of the arguments, a JSON object, or NULL: anything goes */
     const char *output_schema; /* for people and models; or NULL */
-    bool is_async;    /* `await tools["name"].run(...)` in the code; else it blocks */
+    bool is_async; /* `await tools["name"].run(...)` in the code; else it blocks */
     bool has_context; /* told to callers; the callback can read the context in any case */
     /* Runs in a worker thread, several at once. Answers with one of codemode_answer() and codemode_answer_error(); when
      * it returns without, the call fails. `call` is its own until it returns. */

@@ -5,6 +5,7 @@
  * waits until `done` is set, always: also a call that is withdrawn is over only when the loop has said so.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,7 +68,7 @@ static void finish(struct op *op, enum cm_grpc_status status, const char *text)
 {
     pthread_mutex_lock(&op->client->mutex);
     op->status = status;
-    strncat(op->text, text, sizeof op->text - 1);
+    snprintf(op->text, sizeof op->text, "%s", text);
     op->done = true;
     op->grpc = NULL;
     pthread_cond_signal(&op->cond);
@@ -316,8 +317,7 @@ static void open_grpc(void *arg)
     };
     struct opening *o = arg;
 
-    o->client->grpc =
-        cm_grpc_client_new(o->client->thread.loop, o->client->target, o->client->tls, &options, &o->err);
+    o->client->grpc = cm_grpc_client_new(o->client->thread.loop, o->client->target, o->client->tls, &options, &o->err);
 }
 
 static void free_client(struct codemode_client *c)

@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "base/status.h"
 #include "codemode.h"
+#include "codemode_v1.pb-c.h"
 #include "wire/proto.h"
 
 struct cm_loop;
@@ -82,5 +83,15 @@ struct lib_call {
 /* Sends it and waits. The answer, where there is a type, comes as *ret for cm_proto_free(). */
 int lib_call(struct codemode_client *client, const struct lib_call *call, void **ret, struct codemode_error *err);
 double lib_timeout(const struct codemode_client *client);
+
+/* execute.c */
+
+/* Limits as a message wants them. */
+struct lib_limits {
+    Codemode__V1__Pair *pairs, **pointers;
+};
+int lib_limits_begin(struct lib_limits *l, const struct codemode_limit *limits, size_t count,
+                     struct codemode_error *err);
+void lib_limits_end(struct lib_limits *l);
 
 #endif
