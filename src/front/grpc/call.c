@@ -65,6 +65,7 @@ struct call *cm_rpc_begin(void *rpc, struct cm_grpc_call *wire, const char *meth
     c->method = method;
     c->started_ns = cm_clock_ns();
     c->key = cm_grpc_call_user(wire); /* left there by whoever let the call in */
+    cm_key_caps(c->key, &c->rpc->caps, &c->caps);
     cm_buf_init(&c->out.pending, PENDING_MAX);
     const char *given = cm_grpc_call_metadata(wire, "x-correlation-id");
     cm_rpc_correlate(c, given ? given : "", given ? strlen(given) : 0);

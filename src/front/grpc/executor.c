@@ -57,8 +57,8 @@ static int set_timeout(struct call *c, int32_t asked, struct cm_err *err)
     c->timeout_s = asked > 0 ? asked : rpc->defaults.at[CM_LIMIT_TIMEOUT];
     if (c->session[0] && asked == 0 && cm_sessions_info(rpc->parts.sessions, c->session, &info, NULL) == 0)
         c->timeout_s = info.limits.at[CM_LIMIT_TIMEOUT];
-    if (c->timeout_s > rpc->caps.at[CM_LIMIT_TIMEOUT])
-        c->timeout_s = rpc->caps.at[CM_LIMIT_TIMEOUT];
+    if (c->timeout_s > c->caps.at[CM_LIMIT_TIMEOUT])
+        c->timeout_s = c->caps.at[CM_LIMIT_TIMEOUT];
     if (deadline && deadline > now && c->timeout_s > (double)(deadline - now) / 1e9)
         c->timeout_s = (double)(deadline - now) / 1e9;
     return 0;
@@ -74,7 +74,7 @@ static int take_metadata(struct call *c, const Codemode__ExecutionRequest *m, st
         cm_rpc_correlate(c, (const char *)m->correlation_id.data, m->correlation_id.len);
     if (session && !*session)
         return cm_err_set(err, CM_ERR_NO_SESSION, "x-session-id: is empty");
-    int rc = cm_rpc_take_session(&id, c->session, err);
+    int rc = cm_rpc_take_session(c, &id, err);
     return rc ? rc : cm_rpc_take_key(key ? key : "", key ? strlen(key) : 0, c->idempotency, err);
 }
 
@@ -130,7 +130,7 @@ void cm_rpc_execute_once(void *arg, struct cm_grpc_call *wire, const uint8_t *me
     Codemode__ExecutionRequest *m = cm_rpc_read(c, &codemode__execution_request__descriptor, message, len);
     if (!m)
         return;
-    size_t most = (size_t)c->rpc->caps.at[CM_LIMIT_CODE_LENGTH], max = c->rpc->parts.conf->max_body * 2;
+    size_t most = (size_t)c->caps.at[CM_LIMIT_CODE_LENGTH], max = c->rpc->parts.conf->max_body * 2;
     struct texts t;
     cm_buf_init(&t.tools, max);
     cm_buf_init(&t.config, max);

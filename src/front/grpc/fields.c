@@ -7,13 +7,22 @@
 #include "wire/limits.h"
 #include "wire/proto.h"
 
-int cm_rpc_take_session(const ProtobufCBinaryData *text, char ret[static CM_SESSION_ID_MAX], struct cm_err *err)
+bool cm_rpc_take_id(const ProtobufCBinaryData *text, char ret[static CM_SESSION_ID_MAX])
 {
-    if (text->len >= CM_SESSION_ID_MAX || memchr(text->len ? (const char *)text->data : "", '\0', text->len))
-        return cm_err_set(err, CM_ERR_NO_SESSION, "there is no such session");
-    memcpy(ret, text->len ? (const char *)text->data : "", text->len);
+    const char *data = text->len ? (const char *)text->data : "";
+
+    if (text->len >= CM_SESSION_ID_MAX || memchr(data, '\0', text->len))
+        return false;
+    memcpy(ret, data, text->len);
     ret[text->len] = '\0';
-    return 0;
+    return true;
+}
+
+int cm_rpc_take_session(struct call *c, const ProtobufCBinaryData *text, struct cm_err *err)
+{
+    if (!cm_rpc_take_id(text, c->session))
+        return cm_err_set(err, CM_ERR_NO_SESSION, "there is no such session, or it has expired");
+    return c->session[0] ? cm_sessions_check_owner(c->rpc->parts.sessions, c->session, cm_key_name(c->key), err) : 0;
 }
 
 int cm_rpc_take_key(const char *text, size_t len, char ret[static KEY_MAX + 1], struct cm_err *err)
@@ -28,15 +37,15 @@ int cm_rpc_take_key(const char *text, size_t len, char ret[static KEY_MAX + 1], 
     return 0;
 }
 
-int cm_rpc_take_limits(const struct cm_rpc *rpc, Codemode__V1__Pair *const *list, size_t count,
-                       enum cm_limit_scope scope, struct cm_limits_asked *ret, struct cm_err *err)
+int cm_rpc_take_limits(const struct call *c, Codemode__V1__Pair *const *list, size_t count, enum cm_limit_scope scope,
+                       struct cm_limits_asked *ret, struct cm_err *err)
 {
     struct cm_limits_asked asked = {0};
 
     for (size_t i = 0; i < count; i++) {
         const ProtobufCBinaryData *name = &list[i]->key;
         const char *text = name->len ? (const char *)name->data : "";
-        int rc = cm_limits_ask(text, name->len, list[i]->value, scope, &rpc->caps, &asked, err);
+        int rc = cm_limits_ask(text, name->len, list[i]->value, scope, &c->caps, &asked, err);
         if (rc < 0)
             return rc;
     }

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "access/access.h"
 #include "base/buf.h"
 #include "base/limits.h"
 #include "codemode.pb-c.h"
@@ -49,6 +50,7 @@ struct call {
     struct call *prev, *next; /* in rpc->calls */
     struct cm_run *run;
     const struct cm_key *key;
+    struct cm_limits caps; /* the most that this caller gets */
     struct outflow out;
     uint64_t started_ns;
     double timeout_s; /* that holds for the execution, as far as it is known here */
@@ -85,12 +87,14 @@ void cm_rpc_count(struct cm_rpc *rpc, const char *method, enum cm_grpc_status st
 
 /* fields.c: requests into what the rooms below take. */
 
-/* CM_ERR_NO_SESSION for a text that can be no id; empty is allowed and stays so. */
-int cm_rpc_take_session(const ProtobufCBinaryData *text, char ret[static CM_SESSION_ID_MAX], struct cm_err *err);
+/* Into c->session: CM_ERR_NO_SESSION for a text that can be no id, or a session of somebody else; empty is allowed. */
+int cm_rpc_take_session(struct call *c, const ProtobufCBinaryData *text, struct cm_err *err);
+/* An execution's, as a text. False for one that can be none. */
+bool cm_rpc_take_id(const ProtobufCBinaryData *text, char ret[static CM_SESSION_ID_MAX]);
 /* Printable ASCII of at most KEY_MAX bytes. */
 int cm_rpc_take_key(const char *text, size_t len, char ret[static KEY_MAX + 1], struct cm_err *err);
-int cm_rpc_take_limits(const struct cm_rpc *rpc, Codemode__V1__Pair *const *list, size_t count,
-                       enum cm_limit_scope scope, struct cm_limits_asked *ret, struct cm_err *err);
+int cm_rpc_take_limits(const struct call *c, Codemode__V1__Pair *const *list, size_t count, enum cm_limit_scope scope,
+                       struct cm_limits_asked *ret, struct cm_err *err);
 /* A JSON object or nothing: NULL. */
 int cm_rpc_take_object(const char *name, ProtobufCBinaryData *text, const char **ret, size_t *ret_len,
                        struct cm_err *err);

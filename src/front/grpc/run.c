@@ -7,6 +7,7 @@ int cm_rpc_run(struct call *c, struct cm_run_request *req, const struct cm_exec_
     struct cm_exec *exec = NULL;
 
     req->exec.correlation_id = c->correlation;
+    req->exec.caps = &c->caps;
     int rc =
         cm_sessions_execute(c->rpc->parts.sessions, c->session[0] ? c->session : NULL, &req->exec, ops, c, &exec, err);
     if (rc == 0)

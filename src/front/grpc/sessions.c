@@ -60,8 +60,8 @@ static int take(struct call *c, Codemode__V1__ExecuteRequest *m, struct cm_buf *
     struct cm_exec_request *e = &ret->exec;
     int rc;
 
-    if ((rc = cm_rpc_take_session(&m->session_id, c->session, err)) < 0 || (rc = take_key(c, m, err)) < 0 ||
-        (rc = cm_rpc_take_limits(c->rpc, m->limits, m->n_limits, CM_LIMIT_OF_EXECUTION, limits, err)) < 0 ||
+    if ((rc = cm_rpc_take_session(c, &m->session_id, err)) < 0 || (rc = take_key(c, m, err)) < 0 ||
+        (rc = cm_rpc_take_limits(c, m->limits, m->n_limits, CM_LIMIT_OF_EXECUTION, limits, err)) < 0 ||
         (rc = take_timeout(m->timeout, limits, err)) < 0 ||
         (rc = cm_rpc_take_object("context_json", &m->context_json, &e->context, &e->context_len, err)) < 0 ||
         (rc = cm_rpc_take_object("config_json", &m->config_json, &e->config, &e->config_len, err)) < 0 ||
@@ -132,8 +132,12 @@ void cm_rpc_create(void *arg, struct cm_grpc_call *wire, const uint8_t *message,
     Codemode__V1__CreateRequest *m = cm_rpc_read(c, &codemode__v1__create_request__descriptor, message, len);
     if (!m)
         return;
-    int rc = cm_rpc_take_limits(c->rpc, m->limits, m->n_limits, CM_LIMIT_OF_SESSION, &limits, &err);
-    rc = rc ? rc : cm_sessions_create(c->rpc->parts.sessions, &limits, c->correlation, on_created, c, &err);
+    int rc = cm_rpc_take_limits(c, m->limits, m->n_limits, CM_LIMIT_OF_SESSION, &limits, &err);
+    const struct cm_session_owner owner = {
+        .name = cm_key_name(c->key), .caps = &c->caps, .max_sessions = c->key ? c->key->max_sessions : 0};
+    rc = rc ? rc
+            : cm_sessions_create_for(c->rpc->parts.sessions, c->key ? &owner : NULL, &limits, c->correlation,
+                                     on_created, c, &err);
     if (rc < 0)
         cm_rpc_fail(c, &err);
     else
@@ -142,21 +146,25 @@ void cm_rpc_create(void *arg, struct cm_grpc_call *wire, const uint8_t *message,
 }
 
 /* Reads a request that holds a session's id alone; its name, which must be there, is then in the call. */
+static int read_id(struct call *c, const uint8_t *message, size_t len, struct cm_err *err)
+{
+    /* All requests with nothing but a session's id look the same on the wire. */
+    Codemode__V1__GetRequest *m = cm_proto_unpack(&codemode__v1__get_request__descriptor, message, len, err);
+
+    if (!m)
+        return err->code;
+    int rc = m->session_id.len > 0 ? cm_rpc_take_session(c, &m->session_id, err)
+                                   : cm_err_set(err, CM_ERR_BAD_FIELD, "session_id: field required");
+    cm_proto_free(m);
+    return rc;
+}
+
 static struct call *begin(void *arg, struct cm_grpc_call *wire, const char *method, const uint8_t *message, size_t len)
 {
     struct call *c = cm_rpc_begin(arg, wire, method);
     struct cm_err err;
 
-    if (!c)
-        return NULL;
-    /* All requests with nothing but a session's id look the same on the wire. */
-    Codemode__V1__GetRequest *m = cm_rpc_read(c, &codemode__v1__get_request__descriptor, message, len);
-    if (!m)
-        return NULL;
-    int rc = m->session_id.len > 0 ? cm_rpc_take_session(&m->session_id, c->session, &err)
-                                   : cm_err_set(&err, CM_ERR_BAD_FIELD, "session_id: field required");
-    cm_proto_free(m);
-    if (rc == 0)
+    if (!c || read_id(c, message, len, &err) == 0)
         return c;
     cm_rpc_fail(c, &err);
     return NULL;
@@ -208,13 +216,19 @@ void cm_rpc_roll_back(void *arg, struct cm_grpc_call *wire, const uint8_t *messa
 
 void cm_rpc_delete_session(void *arg, struct cm_grpc_call *wire, const uint8_t *message, size_t len)
 {
-    struct call *c = begin(arg, wire, "/codemode.v1.Sessions/Delete", message, len);
+    struct call *c = cm_rpc_begin(arg, wire, "/codemode.v1.Sessions/Delete");
     Codemode__V1__DeleteResponse answer;
+    struct cm_err err;
 
     if (!c)
         return;
+    int rc = read_id(c, message, len, &err);
+    if (rc < 0 && rc != CM_ERR_NO_SESSION) {
+        cm_rpc_fail(c, &err);
+        return;
+    }
     codemode__v1__delete_response__init(&answer);
-    answer.deleted = cm_sessions_delete(c->rpc->parts.sessions, c->session);
+    answer.deleted = rc == 0 && cm_sessions_delete(c->rpc->parts.sessions, c->session);
     cm_rpc_reply(c, &answer.base);
 }
 
@@ -267,6 +281,7 @@ void cm_rpc_show_session(void *arg, struct cm_grpc_call *wire, const uint8_t *me
 }
 
 struct list {
+    const char *owner; /* whose they are to be */
     char *ids; /* CM_SESSION_ID_MAX bytes each */
     size_t count, room;
 };
@@ -275,6 +290,8 @@ static void add(void *arg, const struct cm_session_info *info)
 {
     struct list *list = arg;
 
+    if (strcmp(info->owner, list->owner) != 0)
+        return;
     if (list->count == list->room) {
         size_t room = list->room ? 2 * list->room : 64; /* of at most as many as MAX_SESSIONS allows */
         char *ids = reallocarray(list->ids, room, CM_SESSION_ID_MAX);
@@ -296,6 +313,7 @@ void cm_rpc_list_sessions(void *arg, struct cm_grpc_call *wire, const uint8_t *m
     (void)len;
     if (!c)
         return;
+    list.owner = cm_key_name(c->key);
     cm_sessions_each(c->rpc->parts.sessions, add, &list);
     cm_autofree char *ids = list.ids;
     cm_autofree ProtobufCBinaryData *names = calloc(list.count + 1, sizeof *names);
@@ -315,11 +333,11 @@ static int read_output(struct call *c, const Codemode__V1__ReadOutputRequest *m,
                        struct cm_output_info *ret, struct cm_err *err)
 {
     char execution[CM_SESSION_ID_MAX];
-    int rc = cm_rpc_take_session(&m->session_id, c->session, err);
+    int rc = cm_rpc_take_session(c, &m->session_id, err);
 
     if (rc < 0)
         return rc;
-    if (cm_rpc_take_session(&m->execution_id, execution, err) < 0)
+    if (!cm_rpc_take_id(&m->execution_id, execution))
         return cm_err_set(err, CM_ERR_NO_OUTPUT, "there is no such execution");
     if (m->stream != CODEMODE__V1__STREAM__STREAM_STDOUT && m->stream != CODEMODE__V1__STREAM__STREAM_STDERR)
         return cm_err_set(err, CM_ERR_BAD_FIELD, "stream: must be STREAM_STDOUT or STREAM_STDERR");
