@@ -46,19 +46,29 @@ void cm_grpc_conn_count_reset(struct cm_grpc_conn *c)
 }
 
 /* Frames that cost work and carry nothing: none of them is needed often. */
-static bool is_noise(const nghttp2_frame *frame)
+static bool is_noise(const nghttp2_frame_hd *hd)
 {
-    switch (frame->hd.type) {
+    switch (hd->type) {
     case NGHTTP2_PING:
     case NGHTTP2_SETTINGS:
-        return !(frame->hd.flags & NGHTTP2_FLAG_ACK);
+        return !(hd->flags & NGHTTP2_FLAG_ACK);
     case NGHTTP2_PRIORITY:
         return true;
     case NGHTTP2_DATA:
-        return frame->hd.length == frame->data.padlen && !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
+        return hd->length == 0 && !(hd->flags & NGHTTP2_FLAG_END_STREAM);
     default:
         return false;
     }
+}
+
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *arg)
+{
+    struct cm_grpc_conn *c = arg;
+
+    (void)session;
+    if (is_noise(hd))
+        calm_down(c, &c->noise, NOISE_MAX);
+    return 0;
 }
 
 /* The answer's way out */
@@ -368,8 +378,6 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
 {
     struct cm_grpc_conn *c = arg;
 
-    if (is_noise(frame))
-        calm_down(c, &c->noise, NOISE_MAX);
     if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code != NGHTTP2_NO_ERROR)
         cm_grpc_conn_count_reset(c);
     if (frame->hd.type == NGHTTP2_PING && (frame->hd.flags & NGHTTP2_FLAG_ACK) && c->drain_at)
@@ -415,6 +423,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
 
 void cm_grpc_call_callbacks(nghttp2_session_callbacks *callbacks)
 {
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk);

@@ -44,7 +44,7 @@ static enum cm_grpc_status read_prefix(struct cm_grpc_reader *r, char why[static
         return CM_GRPC_INTERNAL;
     }
     if (p[0] == 1) {
-        snprintf(why, CM_ERR_TEXT_MAX, "the message is compressed, but no grpc-encoding says how");
+        snprintf(why, CM_ERR_TEXT_MAX, "the message is compressed; only the encoding identity is taken");
         return CM_GRPC_INTERNAL;
     }
     if (r->want > r->body.max) {

@@ -87,8 +87,9 @@ bool cm_grpc_link_take(struct cm_grpc_link *l, struct cm_grpc_request *r)
                                   cm_grpc_nv("te", "trailers", false),
                                   cm_grpc_nv("content-type", "application/grpc", false),
                                   cm_grpc_nv("user-agent", c->user_agent, false),
+                                  cm_grpc_nv("grpc-accept-encoding", "identity", false),
                                   cm_grpc_nv("grpc-timeout", timeout, true)};
-    size_t count = 8;
+    size_t count = 9;
     for (at += strlen(at) + 1; at < end && count < HEADERS_MAX; at += strlen(at) + 1) {
         const char *key = at;
         at += strlen(at) + 1;

@@ -215,10 +215,24 @@ static void on_ready(void *arg)
     go_on(c);
 }
 
+static bool is_flood(int code)
+{
+#ifdef CM_NGHTTP2_CONTINUATIONS
+    if (code == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS)
+        return true;
+#endif
+    return code == NGHTTP2_ERR_FLOODED;
+}
+
 static void take(struct cm_grpc_conn *c, const uint8_t *data, size_t len)
 {
     c->inside = true;
-    c->broken = nghttp2_session_mem_recv(c->session, data, len) != (ssize_t)len;
+    ssize_t n = nghttp2_session_mem_recv(c->session, data, len);
+    c->broken = n != (ssize_t)len;
+    /* The session ends without a word where it sees a flood. */
+    if (c->broken)
+        nghttp2_session_terminate_session(c->session,
+                                          is_flood((int)n) ? NGHTTP2_ENHANCE_YOUR_CALM : NGHTTP2_PROTOCOL_ERROR);
     c->inside = false;
 }
 
