@@ -455,7 +455,7 @@ def test_nothing_is_sent_a_third_time():
     with Bad(refuse) as bad, Program("grpc-ask", bad.target) as ask:
         ask.say("call 1 Unary 10000 fast 78")
         assert told(ask, 1)[1] == 14
-        assert bad.got == ["twice"]
+    assert bad.got == ["twice"]
 
 
 def test_lost_connection_repeats_nothing():
