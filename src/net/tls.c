@@ -35,7 +35,13 @@ struct cm_tls {
     struct cm_tls_creds *creds;
 };
 
-static const char *const file_names[FILES] = {[CERT] = "cert_file", [KEY] = "key_file", [CA] = "ca_file"};
+static const char *file_name(const struct cm_tls *t, enum file which)
+{
+    static const char *const names[][FILES] = {{[CERT] = "client_cert", [KEY] = "client_key", [CA] = "ca_file"},
+                                               {[CERT] = "cert_file", [KEY] = "key_file", [CA] = "ca_file"}};
+
+    return names[t->config.server][which];
+}
 
 /* Rules */
 
@@ -63,9 +69,9 @@ static int check_client(const struct cm_tls *t, struct cm_err *err)
     if (t->config.require_client_auth)
         return refuse(t, "require_client_auth", "is a setting of servers", err);
     if (*t->path[CERT] && !*t->path[KEY])
-        return refuse(t, "key_file", "the certificate's key is missing: set both or none", err);
+        return refuse(t, "client_key", "the certificate's key is missing: set both or none", err);
     if (!*t->path[CERT] && *t->path[KEY])
-        return refuse(t, "cert_file", "the key's certificate is missing: set both or none", err);
+        return refuse(t, "client_cert", "the key's certificate is missing: set both or none", err);
     if (t->config.mode == CM_TLS_CUSTOM && !*t->path[CA])
         return refuse(t, "ca_file", "mode custom needs one", err);
     if (t->config.mode == CM_TLS_SYSTEM && *t->path[CA])
@@ -85,7 +91,7 @@ static int read_file(const struct cm_tls *t, enum file which, struct text *ret, 
 {
     char name[64];
 
-    snprintf(name, sizeof(name), "%s.%s", t->prefix, file_names[which]);
+    snprintf(name, sizeof(name), "%s.%s", t->prefix, file_name(t, which));
     if (which == KEY && cm_file_is_public(t->path[which]))
         cm_log(CM_LOG_WARNING, "key_file_readable_by_all", CM_LOG_STR("setting", name),
                CM_LOG_STR("path", t->path[which]));
@@ -94,7 +100,7 @@ static int read_file(const struct cm_tls *t, enum file which, struct text *ret, 
 
 static int bad_file(const struct cm_tls *t, enum file which, const char *why, struct cm_err *err)
 {
-    return cm_err_set(err, CM_ERR_CONFIG, "%s.%s: \"%.200s\": %s", t->prefix, file_names[which], t->path[which], why);
+    return cm_err_set(err, CM_ERR_CONFIG, "%s.%s: \"%.200s\": %s", t->prefix, file_name(t, which), t->path[which], why);
 }
 
 static void warn_of_dates(const struct cm_tls *t, const struct text *cert)
@@ -123,7 +129,7 @@ static int use_pair(const struct cm_tls *t, struct cm_tls_creds *creds, const st
     int rc = gnutls_certificate_set_x509_key_mem2(creds->cert, &c, &k, GNUTLS_X509_FMT_PEM, NULL, 0);
 
     if (rc == GNUTLS_E_CERTIFICATE_KEY_MISMATCH)
-        return bad_file(t, KEY, "is not the key of cert_file", err);
+        return bad_file(t, KEY, "is not the key of the certificate", err);
     if (rc == GNUTLS_E_DECRYPTION_FAILED)
         return bad_file(t, KEY, "is protected by a password; store it without", err);
     if (rc >= 0) {
@@ -241,7 +247,7 @@ void cm_tls_creds_unref(struct cm_tls_creds *creds)
 static int copy_path(struct cm_tls *t, enum file which, const char *path, struct cm_err *err)
 {
     if (path && strlen(path) >= TEXT_MAX)
-        return refuse(t, file_names[which], "the path is too long", err);
+        return refuse(t, file_name(t, which), "the path is too long", err);
     snprintf(t->path[which], TEXT_MAX, "%s", path ? path : "");
     return 0;
 }

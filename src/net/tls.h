@@ -20,7 +20,7 @@ enum cm_tls_mode {
 };
 
 /* Texts may be "" for none, and are copied. `prefix` stands in front of the settings' names in errors and log lines,
- * e.g. "tls" for tls.cert_file. */
+ * e.g. "tls" for tls.cert_file; a client's are client_cert, client_key and ca_file. */
 struct cm_tls_config {
     const char *prefix;
     bool server;

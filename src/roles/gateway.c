@@ -24,6 +24,7 @@
 #include "obs/log.h"
 #include "obs/metrics.h"
 #include "roles/probe.h"
+#include "roles/secrets.h"
 #include "session/session.h"
 
 /* Executions that compute at once: some more than processors, so that a short one does not wait for a long one, and
@@ -44,6 +45,8 @@ struct gateway {
     struct cm_http *http;
     struct cm_rpc *rpc;
     struct cm_door *door;
+    struct cm_address address;
+    struct cm_secrets secrets;
     struct cm_signal *term, *interrupt;
     struct cm_timer *linger;
     uint64_t stopping_ns; /* since when; 0 = not */
@@ -161,10 +164,17 @@ static int look_at_machine(struct gateway *g, struct cm_err *err)
     return err->code;
 }
 
+static int open_secrets(struct gateway *g, struct cm_err *err)
+{
+    int rc = cm_listen_address(g->conf->host, &g->address, err);
+
+    return rc < 0 ? rc : cm_secrets_open(g->loop, g->conf, g->metrics, &g->address, &g->secrets, err);
+}
+
 static int open_rpc(struct gateway *g, struct cm_err *err)
 {
     const struct cm_rpc_parts parts = {
-        .loop = g->loop, .conf = g->conf, .sessions = g->sessions, .metrics = g->metrics};
+        .loop = g->loop, .conf = g->conf, .sessions = g->sessions, .metrics = g->metrics, .access = g->secrets.access};
 
     return cm_rpc_open(&parts, &g->rpc, err);
 }
@@ -222,22 +232,22 @@ static int open_door(struct gateway *g, struct cm_err *err)
         .ports = c->port.at,
         .ports_count = c->port.count,
         .connections_max = c->max_connections,
+        .address = g->address,
         .head_ms = head_ms(c),
+        .tls = g->secrets.tls,
         .metrics = g->metrics,
     };
-    int rc = cm_listen_address(c->host, &door.address, err);
-
-    if (rc < 0)
-        return rc;
     struct cm_http_config http = {
         .conf = c,
         .sessions = g->sessions,
         .metrics = g->metrics,
-        .loopback = cm_address_is_loopback(&door.address),
+        .access = g->secrets.access,
+        .loopback = cm_address_is_loopback(&g->address),
         .left = on_left,
         .arg = g,
     };
-    rc = cm_http_open(g->loop, &http, &g->http, err);
+    int rc = cm_http_open(g->loop, &http, &g->http, err);
+
     return rc < 0 ? rc : cm_door_open(g->loop, &door, &ops, g, &g->door, err);
 }
 
@@ -262,8 +272,8 @@ static int open_rooms(struct gateway *g, struct cm_err *err)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for metrics");
     cm_metrics_info(g->metrics, "version", CM_VERSION);
     g->loop = cm_loop_new(err);
-    if (!g->loop || cm_sessions_open(g->loop, &config, g->metrics, &g->sessions, err) < 0 || open_rpc(g, err) < 0 ||
-        open_door(g, err) < 0)
+    if (!g->loop || cm_sessions_open(g->loop, &config, g->metrics, &g->sessions, err) < 0 || open_secrets(g, err) < 0 ||
+        open_rpc(g, err) < 0 || open_door(g, err) < 0)
         return err->code;
     g->linger = cm_timer_open(g->loop, on_linger, g, err);
     g->term = g->linger ? cm_signal_open(g->loop, SIGTERM, on_signal, g, err) : NULL;
@@ -280,6 +290,7 @@ static void close_rooms(struct gateway *g)
     g->http = cm_http_free(g->http);
     g->rpc = cm_rpc_free(g->rpc);
     g->sessions = cm_sessions_free(g->sessions);
+    cm_secrets_close(&g->secrets);
     if (g->loop)
         cm_stream_end_lingering(g->loop);
     g->loop = cm_loop_free(g->loop);

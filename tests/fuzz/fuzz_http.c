@@ -124,17 +124,28 @@ static void created(void *arg)
     free(c);
 }
 
-int cm_sessions_create(struct cm_sessions *m, const struct cm_limits_asked *limits, const char *correlation_id,
-                       void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg, struct cm_err *err)
+int cm_sessions_create_for(struct cm_sessions *m, const struct cm_session_owner *owner,
+                           const struct cm_limits_asked *limits, const char *correlation_id,
+                           void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg,
+                           struct cm_err *err)
 {
     struct creation *c = calloc(1, sizeof *c);
 
     (void)err;
-    CHECK(limits && c && correlation_id);
+    CHECK(owner && limits && c && correlation_id);
     m->live_creations++;
     c->done = done;
     c->arg = arg;
     cm_task_post(loop, &c->task, created, c);
+    return 0;
+}
+
+int cm_sessions_check_owner(const struct cm_sessions *m, const char *id, const char *owner, struct cm_err *err)
+{
+    (void)m;
+    (void)id;
+    (void)owner;
+    (void)err;
     return 0;
 }
 
@@ -199,7 +210,7 @@ int cm_sessions_info(struct cm_sessions *m, const char *id, struct cm_session_in
 
 void cm_sessions_each(struct cm_sessions *m, void (*each)(void *arg, const struct cm_session_info *info), void *arg)
 {
-    struct cm_session_info info = {.id = "session-1"};
+    struct cm_session_info info = {.id = "session-1", .owner = ""};
 
     (void)m;
     each(arg, &info);

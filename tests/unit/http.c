@@ -104,15 +104,27 @@ static void created(void *arg)
     m->created(m->arg, "session-1", NULL);
 }
 
-int cm_sessions_create(struct cm_sessions *m, const struct cm_limits_asked *limits, const char *correlation_id,
-                       void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg, struct cm_err *err)
+int cm_sessions_create_for(struct cm_sessions *m, const struct cm_session_owner *owner,
+                           const struct cm_limits_asked *limits, const char *correlation_id,
+                           void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg,
+                           struct cm_err *err)
 {
+    (void)owner;
     (void)limits;
     if (strcmp(correlation_id, "refuse") == 0)
         return cm_err_set(err, CM_ERR_MAX_SESSIONS, "there are 2 sessions");
     m->created = done;
     m->arg = arg;
     cm_task_post(m->loop, &m->task, created, m);
+    return 0;
+}
+
+int cm_sessions_check_owner(const struct cm_sessions *m, const char *id, const char *owner, struct cm_err *err)
+{
+    (void)m;
+    (void)id;
+    (void)owner;
+    (void)err;
     return 0;
 }
 
@@ -178,7 +190,7 @@ int cm_sessions_info(struct cm_sessions *m, const char *id, struct cm_session_in
 
 void cm_sessions_each(struct cm_sessions *m, void (*each)(void *arg, const struct cm_session_info *info), void *arg)
 {
-    struct cm_session_info info = {.id = "session-1"};
+    struct cm_session_info info = {.id = "session-1", .owner = ""};
 
     (void)m;
     each(arg, &info);

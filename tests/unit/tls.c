@@ -322,15 +322,15 @@ static void wrong_combinations(void **state)
     x = s, x.mode = CM_TLS_SYSTEM, refused_config(x, "tls.ca_file: is of mode custom");
     x = s, x.mode = CM_TLS_SYSTEM, x.ca_file = "", refused_config(x, "tls.require_client_auth: needs mode custom");
     x = s, x.key_file = paths[1][SERVER_KEY], refused_config(x, "tls.key_file: ");
-    x = s, x.key_file = paths[1][SERVER_KEY], refused_config(x, "is not the key of cert_file");
+    x = s, x.key_file = paths[1][SERVER_KEY], refused_config(x, "is not the key of the certificate");
     x = s, x.key_file = paths[0][SERVER_CRT], refused_config(x, "tls.key_file: ");
     x = s, x.cert_file = paths[0][SERVER_KEY], refused_config(x, "tls.cert_file: ");
     x = s, x.cert_file = "/nowhere/x.crt", refused_config(x, "tls.cert_file: \"/nowhere/x.crt\": No such file");
     x = s, x.ca_file = folder, refused_config(x, "is not a regular file");
     x = s, x.ca_file = paths[0][CA_KEY], refused_config(x, "tls.ca_file: ");
     x = s, x.ca_file = "/dev/zero", refused_config(x, "is not a regular file");
-    x = c, x.key_file = "", refused_config(x, "callback_tls.key_file: the certificate's key is missing");
-    x = c, x.cert_file = "", refused_config(x, "callback_tls.cert_file: the key's certificate is missing");
+    x = c, x.key_file = "", refused_config(x, "callback_tls.client_key: the certificate's key is missing");
+    x = c, x.cert_file = "", refused_config(x, "callback_tls.client_cert: the key's certificate is missing");
     x = c, x.ca_file = "", refused_config(x, "callback_tls.ca_file: mode custom needs one");
     x = c, x.mode = CM_TLS_SYSTEM, refused_config(x, "callback_tls.ca_file: is of mode custom");
     x = c, x.require_client_auth = true, refused_config(x, "require_client_auth: is a setting of servers");

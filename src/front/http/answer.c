@@ -85,7 +85,7 @@ static void count(const struct request *rq)
     cm_metrics_add(rq->http->metrics, CM_M_HTTP_REQUESTS, status / 100 - 1, 1);
     cm_log(level, "http_request", CM_LOG_STR("method", rq->method), CM_LOG_STR("path", rq->path),
            CM_LOG_INT("status", status), CM_LOG_REAL("seconds", (double)(cm_clock_ns() - rq->started_ns) / 1e9),
-           CM_LOG_STR("correlation_id", rq->correlation));
+           CM_LOG_STR("key", rq->key ? cm_key_name(rq->key) : NULL), CM_LOG_STR("correlation_id", rq->correlation));
 }
 
 static void add_number(struct MHD_Response *response, const char *name, uint64_t value)
@@ -104,6 +104,8 @@ static void add_headers(const struct request *rq, struct MHD_Response *response)
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
     MHD_add_response_header(response, "Cache-Control", "no-store");
     MHD_add_response_header(response, "x-correlation-id", rq->correlation);
+    if (a->status == 401)
+        MHD_add_response_header(response, "WWW-Authenticate", "Bearer");
     if (a->allow)
         MHD_add_response_header(response, "Allow", a->allow);
     if (a->has_output) {

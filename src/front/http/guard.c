@@ -27,6 +27,8 @@ static const struct {
     {"content-type", offsetof(struct headers, content_type), true},
     {"content-length", offsetof(struct headers, content_length), true},
     {"transfer-encoding", offsetof(struct headers, transfer_encoding), true},
+    {"authorization", offsetof(struct headers, authorization), true},
+    {"x-api-key", offsetof(struct headers, api_key), true},
     {"expect", offsetof(struct headers, expect), false},
     {"x-correlation-id", offsetof(struct headers, correlation), false},
 };

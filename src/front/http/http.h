@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 
+struct cm_access;
 struct cm_conf;
 struct cm_http;
 struct cm_loop;
@@ -18,6 +19,7 @@ struct cm_http_config {
     const struct cm_conf *conf;
     struct cm_sessions *sessions;
     struct cm_metrics *metrics;
+    struct cm_access *access; /* NULL: everybody may call */
     bool loopback;           /* nobody from outside can connect: names of this machine are the only good ones */
     void (*left)(void *arg); /* a connection has ended; may be NULL */
     void *arg;

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "access/access.h"
 #include "base/buf.h"
 #include "conf/conf.h"
 #include "ev/loop.h"
@@ -23,6 +24,7 @@ struct cm_http {
     const struct cm_conf *conf;
     struct cm_sessions *sessions;
     struct cm_metrics *metrics;
+    struct cm_access *access; /* NULL: everybody may call */
     struct MHD_Daemon *daemon;
     struct cm_watch *daemon_watch; /* the daemon's own epoll descriptor */
     struct cm_watch *hangup_watch;
@@ -60,12 +62,14 @@ struct ids {
 };
 
 enum body_rule { BODY_NONE, BODY_OPTIONAL, BODY_JSON };
+enum key_rule { KEY_OPEN, KEY_KEY };
 
 struct request;
 struct route {
     const char *method, *path;
     void (*handle)(struct request *rq);
     enum body_rule body;
+    enum key_rule key;
 };
 
 /* RECEIVING -> ANSWERED, or RECEIVING -> WAITING -> ANSWERED or GONE. */
@@ -89,6 +93,8 @@ struct request {
     struct MHD_Connection *mhd;
     struct conn *conn;
     const struct route *route;
+    const struct cm_key *key; /* who asks; NULL where no key is needed */
+    size_t drop_max;          /* bytes of a refused body that are read for nothing */
     enum request_state state;
     struct request *prev, *next; /* in http->waiting */
     struct cm_exec *exec;        /* while one is queued or runs */
@@ -104,6 +110,7 @@ struct request {
 /* The headers that decide something, as the client sent them; NULL where there is none. */
 struct headers {
     const char *host, *origin, *content_type, *content_length, *transfer_encoding, *expect, *correlation;
+    const char *authorization, *api_key;
     const char *twice; /* name of one that may appear only once and did not */
     bool malformed;
     bool page; /* a header that browsers send and other programs have no reason to */
@@ -155,7 +162,7 @@ void cm_http_drop_body(struct request *rq);
 struct request *cm_http_ref(struct request *rq);
 void cm_http_unref(struct request *rq);
 
-#define CM_ROUTE(method, path, handler, body) void cm_http_##handler(struct request *rq);
+#define CM_ROUTE(method, path, handler, body, key) void cm_http_##handler(struct request *rq);
 #include "routes.def"
 #undef CM_ROUTE
 

@@ -37,8 +37,10 @@ static int start(struct request *rq, const char *id, enum cm_exec_mode mode, str
 {
     static const struct cm_exec_ops ops = {.done = on_execute_done};
     struct cm_execute_body body;
-    int rc = cm_execute_read(cm_buf_data(&rq->body), rq->body.len, &rq->http->caps, &body, err);
+    struct cm_limits caps;
 
+    cm_key_caps(rq->key, &rq->http->caps, &caps);
+    int rc = cm_execute_read(cm_buf_data(&rq->body), rq->body.len, &caps, &body, err);
     if (rc < 0)
         return rc;
     struct cm_exec_request req = {
@@ -49,6 +51,7 @@ static int start(struct request *rq, const char *id, enum cm_exec_mode mode, str
         .mode = mode,
         .timeout_s = body.timeout_s,
         .limits = &body.limits,
+        .caps = &caps,
         .correlation_id = rq->correlation,
         .atomic = body.atomic,
         .strict = body.strict,
@@ -108,11 +111,15 @@ static void on_created(void *arg, const char *id, const struct cm_err *err)
 void cm_http_create_session(struct request *rq)
 {
     struct cm_limits_asked limits;
+    struct cm_limits caps;
     struct cm_err err;
-    int rc = cm_create_read(cm_buf_data(&rq->body), rq->body.len, &rq->http->caps, &limits, &err);
+    struct cm_session_owner owner = {
+        .name = cm_key_name(rq->key), .caps = &caps, .max_sessions = rq->key ? rq->key->max_sessions : 0};
 
+    cm_key_caps(rq->key, &rq->http->caps, &caps);
+    int rc = cm_create_read(cm_buf_data(&rq->body), rq->body.len, &caps, &limits, &err);
     if (rc == 0)
-        rc = cm_sessions_create(rq->http->sessions, &limits, rq->correlation, on_created, rq, &err);
+        rc = cm_sessions_create_for(rq->http->sessions, &owner, &limits, rq->correlation, on_created, rq, &err);
     if (rc < 0) {
         cm_http_answer_error(rq, &err);
         return;
@@ -176,7 +183,8 @@ void cm_http_roll_back(struct request *rq)
 
 void cm_http_delete_session(struct request *rq)
 {
-    cm_sessions_delete(rq->http->sessions, rq->ids.session);
+    if (cm_sessions_check_owner(rq->http->sessions, rq->ids.session, cm_key_name(rq->key), NULL) == 0)
+        cm_sessions_delete(rq->http->sessions, rq->ids.session);
     cm_http_answer_text(rq, 200, "{\"status\":\"ok\"}");
 }
 
@@ -258,7 +266,7 @@ void cm_http_show_stderr(struct request *rq)
 
 struct list {
     struct cm_buf buf;
-    const char *lead;
+    const char *lead, *owner;
     int rc;
 };
 
@@ -266,7 +274,7 @@ static void add_session(void *arg, const struct cm_session_info *info)
 {
     struct list *list = arg;
 
-    if (list->rc < 0)
+    if (list->rc < 0 || strcmp(info->owner, list->owner) != 0)
         return;
     list->rc = cm_buf_puts(&list->buf, list->lead);
     if (list->rc == 0)
@@ -276,7 +284,7 @@ static void add_session(void *arg, const struct cm_session_info *info)
 
 void cm_http_list_sessions(struct request *rq)
 {
-    struct list list = {.lead = ""};
+    struct list list = {.lead = "", .owner = cm_key_name(rq->key)};
 
     cm_buf_init(&list.buf, LIST_MAX);
     list.rc = cm_buf_puts(&list.buf, "{\"sessions\":[");
@@ -322,6 +330,7 @@ void cm_http_metrics(struct request *rq)
 
     cm_buf_init(&buf, METRICS_MAX);
     int rc = cm_metrics_render(rq->http->metrics, &buf);
+    rc = rc || !rq->http->access ? rc : cm_access_render(rq->http->access, &buf);
     if (rc == 0)
         rq->answer.content_type = "text/plain; version=0.0.4; charset=utf-8";
     cm_http_answer_buf(rq, 200, &buf, rc);

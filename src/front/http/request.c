@@ -15,6 +15,7 @@
 #include "front/http/internal.h"
 
 #define DROP_FACTOR 4 /* a refused body is read up to this many times MAX_BODY */
+#define DROP_BRIEF  65536 /* one of somebody without a key, up to this many bytes */
 #define HELD_FACTOR 4 /* bodies of all requests together take up to this many times MAX_BODY */
 
 struct request *cm_http_ref(struct request *rq)
@@ -119,6 +120,7 @@ static struct request *new_request(struct cm_http *h, struct MHD_Connection *mhd
     rq->started_ns = cm_clock_ns();
     rq->conn->head_until_ns = 0;
     rq->conn->receiving = rq;
+    rq->drop_max = DROP_FACTOR * h->conf->max_body;
     cm_buf_init(&rq->body, h->conf->max_body);
     snprintf(rq->method, sizeof(rq->method), "%s", method);
     snprintf(rq->path, sizeof(rq->path), "%s", url);
@@ -180,6 +182,19 @@ static void find_route(struct request *rq, const char *url, const char *method)
         refuse(rq, &err, false);
 }
 
+/* Before anything is said about the path: who has no key does not learn what there is. */
+static int check_key(struct request *rq, const struct headers *hd, struct cm_err *err)
+{
+    if (rq->route && rq->route->key == KEY_OPEN)
+        return 0;
+    int rc = cm_access_check(rq->http->access, hd->authorization, hd->api_key, &rq->key, err);
+    if (rc < 0) {
+        rq->answer.allow = NULL;
+        rq->drop_max = DROP_BRIEF;
+    }
+    return rc;
+}
+
 static enum MHD_Result on_headers(struct request *rq, const char *url, const char *method)
 {
     struct headers hd;
@@ -190,13 +205,14 @@ static enum MHD_Result on_headers(struct request *rq, const char *url, const cha
     find_route(rq, url, method);
     uint64_t length = declared_length(&hd);
     int rc = cm_http_guard(rq->http, rq->route, &hd, &err);
+    rc = rc ? rc : check_key(rq, &hd, &err);
     if (rc < 0)
         refuse(rq, &err, rc == CM_ERR_BAD_REQUEST); /* after doubtful framing, the next byte is doubtful too */
     else if (length > rq->http->conf->max_body)
         refuse_size(rq);
     if (!rq->answer.status)
         return MHD_YES;
-    if (rc != CM_ERR_BAD_REQUEST && !hd.expect && length / DROP_FACTOR <= rq->http->conf->max_body)
+    if (rc != CM_ERR_BAD_REQUEST && !hd.expect && length <= rq->drop_max)
         return MHD_YES;
     rq->conn->receiving = NULL;
     return cm_http_send(rq);
@@ -219,8 +235,8 @@ void cm_http_too_slow(struct request *rq)
 static enum MHD_Result on_body(struct request *rq, const char *data, size_t len)
 {
     rq->received += len;
-    if (rq->received / DROP_FACTOR > rq->http->conf->max_body) {
-        abort_body(rq, CM_ERR_TOO_LARGE, "body: has more than the bytes of MAX_BODY, many times over");
+    if (rq->received > rq->drop_max) {
+        abort_body(rq, CM_ERR_TOO_LARGE, "body: has far more bytes than are read of a request like this");
         return MHD_NO;
     }
     if (rq->answer.status || rq->route->body == BODY_NONE)
@@ -233,6 +249,14 @@ static enum MHD_Result on_body(struct request *rq, const char *data, size_t len)
     return MHD_YES;
 }
 
+/* A session that was made with another key is none at all. Deleting one that there is not is no error. */
+static bool is_own(struct request *rq, struct cm_err *err)
+{
+    if (!rq->ids.session[0] || rq->route->handle == cm_http_delete_session)
+        return true;
+    return cm_sessions_check_owner(rq->http->sessions, rq->ids.session, cm_key_name(rq->key), err) == 0;
+}
+
 static enum MHD_Result on_end(struct request *rq)
 {
     struct cm_err err;
@@ -243,6 +267,8 @@ static enum MHD_Result on_end(struct request *rq)
     if (rq->state == RECEIVING && !rq->answer.status) {
         if (rq->route->body == BODY_JSON && rq->body.len == 0) {
             cm_err_set(&err, CM_ERR_BAD_JSON, "body: is empty");
+            refuse(rq, &err, false);
+        } else if (!is_own(rq, &err)) {
             refuse(rq, &err, false);
         } else {
             rq->route->handle(rq);

@@ -5,7 +5,7 @@
 #include "front/http/internal.h"
 
 static const struct route routes[] = {
-#define CM_ROUTE(method, path, handler, body) {method, path, cm_http_##handler, BODY_##body},
+#define CM_ROUTE(method, path, handler, body, key) {method, path, cm_http_##handler, BODY_##body, KEY_##key},
 #include "routes.def"
 #undef CM_ROUTE
 };

@@ -208,6 +208,7 @@ int cm_http_open(struct cm_loop *loop, const struct cm_http_config *config, stru
     h->conf = conf;
     h->sessions = config->sessions;
     h->metrics = config->metrics;
+    h->access = config->access;
     h->loopback = config->loopback;
     h->left = config->left;
     h->left_arg = config->arg;

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "roles/secrets.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "access/access.h"
+#include "conf/conf.h"
+#include "ev/loop.h"
+#include "net/listen.h"
+#include "net/tls.h"
+#include "obs/log.h"
+
+/* TLS */
+
+static int parse_mode(const char *text, enum cm_tls_mode *ret, struct cm_err *err)
+{
+    bool custom = strcasecmp(text, "custom") == 0;
+
+    if (!custom && strcasecmp(text, "system") != 0)
+        return cm_err_set(err, CM_ERR_CONFIG, "tls.mode: \"%.20s\" is neither system nor custom", text);
+    *ret = custom ? CM_TLS_CUSTOM : CM_TLS_SYSTEM;
+    return 0;
+}
+
+static void warn_of_idle_files(const char *setting, const char *file)
+{
+    if (*file)
+        cm_log(CM_LOG_WARNING, "tls_is_not_enabled", CM_LOG_STR("setting", setting), CM_LOG_STR("path", file));
+}
+
+static int open_tls(const struct cm_conf *c, struct cm_tls **ret, struct cm_err *err)
+{
+    struct cm_tls_config config = {.prefix = "tls",
+                                   .server = true,
+                                   .cert_file = c->tls_cert_file,
+                                   .key_file = c->tls_key_file,
+                                   .ca_file = c->tls_ca_file,
+                                   .require_client_auth = c->tls_require_client_auth};
+    int rc = parse_mode(c->tls_mode, &config.mode, err);
+
+    if (rc < 0)
+        return rc;
+    if (!c->tls && c->tls_require_client_auth)
+        return cm_err_set(err, CM_ERR_CONFIG, "tls.require_client_auth: needs TLS; set CODEMODE_TLS_ENABLED=true");
+    if (!c->tls)
+        warn_of_idle_files("CODEMODE_TLS_ENABLED", c->tls_cert_file);
+    *ret = c->tls ? cm_tls_new(&config, err) : NULL;
+    return c->tls && !*ret ? CM_ERR_CONFIG : 0;
+}
+
+static int open_callback_tls(const struct cm_conf *c, struct cm_tls **ret, struct cm_err *err)
+{
+    const char *ca = c->callback_tls_ca_file;
+    struct cm_tls_config config = {.prefix = "callback_tls",
+                                   .mode = *ca ? CM_TLS_CUSTOM : CM_TLS_SYSTEM,
+                                   .cert_file = c->callback_tls_client_cert,
+                                   .key_file = c->callback_tls_client_key,
+                                   .ca_file = ca};
+
+    if (!c->callback_tls)
+        warn_of_idle_files("CODEMODE_CALLBACK_TLS_ENABLED", *ca ? ca : c->callback_tls_client_cert);
+    *ret = c->callback_tls ? cm_tls_new(&config, err) : NULL;
+    return c->callback_tls && !*ret ? CM_ERR_CONFIG : 0;
+}
+
+/* Keys */
+
+static struct cm_access_config access_config(const struct cm_conf *c)
+{
+    return (struct cm_access_config){.key = c->api_key, .key_file = c->api_key_file, .keys_file = c->keys_file};
+}
+
+static int check_exposure(const struct cm_secrets *s, const struct cm_address *address, struct cm_err *err)
+{
+    if (cm_access_on(s->access) || cm_address_is_loopback(address))
+        return 0;
+    if (!s->conf->allow_keyless)
+        return cm_err_set(err, CM_ERR_CONFIG,
+                          "others can reach HOST \"%.80s\", and there is no key: set CODEMODE_API_KEY, "
+                          "CODEMODE_API_KEY_FILE or CODEMODE_KEYS_FILE, or listen on 127.0.0.1, or, where something "
+                          "else decides who may call, say ALLOW_KEYLESS=true (--allow-keyless true)",
+                          s->conf->host);
+    cm_log(CM_LOG_WARNING, "serving_without_key", CM_LOG_STR("host", s->conf->host));
+    return 0;
+}
+
+/* Changes */
+
+static void say(const char *what, int rc, const struct cm_err *err)
+{
+    if (rc < 0)
+        cm_log(CM_LOG_ERROR, "reload_failed", CM_LOG_STR("what", what), CM_LOG_STR("why", err->text),
+               CM_LOG_STR("then", "the old ones hold"));
+    else
+        cm_log(CM_LOG_INFO, "reloaded", CM_LOG_STR("what", what));
+}
+
+static void reload_keys(struct cm_secrets *s)
+{
+    struct cm_access_config config = access_config(s->conf);
+    struct cm_err err;
+    int rc = cm_access_reload(s->access, &config, &err);
+
+    say("keys", rc, &err);
+}
+
+static int reload_tls(struct cm_tls *tls, const char *what)
+{
+    struct cm_err err;
+    int rc = cm_tls_reload(tls, &err);
+
+    say(what, rc, &err);
+    return rc;
+}
+
+static void reload_callback(struct cm_secrets *s)
+{
+    if (reload_tls(s->callback_tls, "callback_tls") == 0 && s->changed)
+        s->changed(s->arg);
+}
+
+void cm_secrets_reload(struct cm_secrets *s)
+{
+    reload_keys(s);
+    if (s->tls)
+        reload_tls(s->tls, "tls");
+    if (s->callback_tls)
+        reload_callback(s);
+}
+
+static void on_watch(void *arg)
+{
+    struct cm_secrets *s = arg;
+
+    if (cm_access_changed(s->access))
+        reload_keys(s);
+    if (s->tls && cm_tls_changed(s->tls))
+        reload_tls(s->tls, "tls");
+    if (s->callback_tls && cm_tls_changed(s->callback_tls))
+        reload_callback(s);
+}
+
+int cm_secrets_open(struct cm_loop *loop, const struct cm_conf *conf, struct cm_metrics *metrics,
+                    const struct cm_address *address, struct cm_secrets *ret, struct cm_err *err)
+{
+    struct cm_access_config config = access_config(conf);
+    uint64_t interval_ms = (uint64_t)(conf->secrets_interval * 1e3);
+    int rc;
+
+    ret->conf = conf;
+    if ((rc = cm_access_open(&config, metrics, &ret->access, err)) < 0 ||
+        (rc = check_exposure(ret, address, err)) < 0 || (rc = open_tls(conf, &ret->tls, err)) < 0 ||
+        (rc = open_callback_tls(conf, &ret->callback_tls, err)) < 0)
+        return rc;
+    ret->watch = cm_timer_open(loop, on_watch, ret, err);
+    if (!ret->watch)
+        return CM_ERR_NO_MEMORY;
+    cm_timer_start(ret->watch, interval_ms, interval_ms);
+    return 0;
+}
+
+void cm_secrets_close(struct cm_secrets *s)
+{
+    s->watch = cm_timer_close(s->watch);
+    s->callback_tls = cm_tls_unref(s->callback_tls);
+    s->tls = cm_tls_unref(s->tls);
+    s->access = cm_access_free(s->access);
+}
