@@ -43,7 +43,7 @@ struct cm_tool_request {
 /* The service */
 
 struct cm_tool_client *cm_tool_service_new(struct cm_loop *loop, const char *target, struct cm_tls *tls,
-                                            const char *key, struct cm_metrics *metrics, struct cm_err *err)
+                                           const char *key, struct cm_metrics *metrics, struct cm_err *err)
 {
     static const struct cm_grpc_client_options options = {
         .message_max = MESSAGE_MAX,

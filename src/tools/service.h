@@ -21,7 +21,7 @@ struct cm_tool_request; /* one question or call */
 
 /* `target` is "host:port"; `key`, which may be NULL, is shown as a bearer. Both are copied. `tls` as for the gRPC client. */
 struct cm_tool_client *cm_tool_service_new(struct cm_loop *loop, const char *target, struct cm_tls *tls,
-                                            const char *key, struct cm_metrics *metrics, struct cm_err *err);
+                                           const char *key, struct cm_metrics *metrics, struct cm_err *err);
 void cm_tool_service_set_tls(struct cm_tool_client *s, struct cm_tls *tls);
 void cm_tool_service_set_key(struct cm_tool_client *s, const char *key);
 /* What still runs is dropped; its `done` is not called. Accepts NULL, returns NULL. */
