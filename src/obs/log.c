@@ -34,6 +34,11 @@ void cm_log_open(int fd, enum cm_log_level least)
     sink.dropped = sink.reported = 0;
 }
 
+void cm_log_set_level(enum cm_log_level least)
+{
+    sink.least = least;
+}
+
 bool cm_log_parse_level(const char *text, enum cm_log_level *ret)
 {
     for (int i = CM_LOG_DEBUG; i <= CM_LOG_ERROR; i++)

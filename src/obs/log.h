@@ -43,6 +43,8 @@ struct cm_log_field {
 
 /* The descriptor stays the caller's; -1 closes the sink. */
 void cm_log_open(int fd, enum cm_log_level least);
+/* Of an open sink. */
+void cm_log_set_level(enum cm_log_level least);
 /* "DEBUG", "INFO", "WARNING" or "WARN", "ERROR" or "CRITICAL", in any case. False when it is none of them. */
 bool cm_log_parse_level(const char *text, enum cm_log_level *ret);
 bool cm_log_on(enum cm_log_level level);

@@ -38,6 +38,7 @@
 #define MAPPED_FROM (256 << 10)
 
 struct gateway {
+    struct cm_conf settings; /* in force; a reload changes it in place, and the rooms read it through `conf` */
     const struct cm_conf *conf;
     struct cm_loop *loop;
     struct cm_metrics *metrics;
@@ -47,7 +48,7 @@ struct gateway {
     struct cm_door *door;
     struct cm_address address;
     struct cm_secrets secrets;
-    struct cm_signal *term, *interrupt;
+    struct cm_signal *term, *interrupt, *hangup;
     struct cm_timer *linger;
     uint64_t stopping_ns; /* since when; 0 = not */
     struct cm_sandbox_arguments arguments;
@@ -128,6 +129,42 @@ static struct cm_sessions_config sessions_config(const struct gateway *g)
     cm_conf_limits(c, &config.limits, &config.caps);
     cm_conf_policy(c, &config.strict, config.strict_rules, NULL); /* checked when it was loaded */
     return config;
+}
+
+/* Lines of text, one log line each. */
+static void log_warnings(const struct cm_conf *conf)
+{
+    char text[sizeof conf->warnings], *rest = text;
+
+    snprintf(text, sizeof text, "%s", conf->warnings);
+    for (char *line; (line = strsep(&rest, "\n"));)
+        if (*line)
+            cm_log(CM_LOG_WARNING, "setting", CM_LOG_STR("reason", line));
+}
+
+/* SIGHUP: what can change while sessions live. Settings that are wrong change nothing. */
+static void on_hangup(void *arg, int signum)
+{
+    struct gateway *g = arg;
+    char changed[CM_CONF_NAMES_MAX], kept[CM_CONF_NAMES_MAX];
+    struct cm_err err;
+
+    (void)signum;
+    if (cm_conf_reload(&g->settings, changed, kept, &err) < 0) {
+        cm_log(CM_LOG_ERROR, "reload_failed", CM_LOG_STR("what", "settings"), CM_LOG_STR("why", err.text),
+               CM_LOG_STR("then", "the old ones hold"));
+        return;
+    }
+    struct cm_sessions_config config = sessions_config(g);
+    cm_log_set_level((enum cm_log_level)g->conf->log_level);
+    cm_http_reload(g->http);
+    cm_rpc_reload(g->rpc);
+    if (cm_sessions_reload(g->sessions, &config, &err) < 0)
+        cm_log(CM_LOG_ERROR, "reload_failed", CM_LOG_STR("what", "limits of sessions"), CM_LOG_STR("why", err.text));
+    cm_secrets_reload(&g->secrets);
+    log_warnings(g->conf);
+    cm_log(CM_LOG_INFO, "settings_reloaded", CM_LOG_STR("file", *g->conf->file ? g->conf->file : NULL),
+           CM_LOG_STR("changed", changed), CM_LOG_STR("needs_restart", kept));
 }
 
 /* Who reads a log should not have to ask. */
@@ -278,11 +315,13 @@ static int open_rooms(struct gateway *g, struct cm_err *err)
     g->linger = cm_timer_open(g->loop, on_linger, g, err);
     g->term = g->linger ? cm_signal_open(g->loop, SIGTERM, on_signal, g, err) : NULL;
     g->interrupt = g->term ? cm_signal_open(g->loop, SIGINT, on_signal, g, err) : NULL;
-    return g->interrupt ? 0 : err->code;
+    g->hangup = g->interrupt ? cm_signal_open(g->loop, SIGHUP, on_hangup, g, err) : NULL;
+    return g->hangup ? 0 : err->code;
 }
 
 static void close_rooms(struct gateway *g)
 {
+    g->hangup = cm_signal_close(g->hangup);
     g->interrupt = cm_signal_close(g->interrupt);
     g->term = cm_signal_close(g->term);
     g->linger = cm_timer_close(g->linger);
@@ -308,15 +347,17 @@ static void return_memory(void)
 
 int cm_gateway_run(const struct cm_conf *conf, struct cm_err *err)
 {
-    struct gateway g = {.conf = conf};
+    struct gateway g = {.settings = *conf};
     struct cm_err own;
 
     err = err ? err : &own;
+    g.conf = &g.settings;
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGHUP, SIG_IGN); /* settings are read once; sessions must not end because someone asks to read them again */
+    signal(SIGHUP, SIG_IGN); /* until there is something to read again; a terminal that closes ends no session */
     raise_descriptor_limit();
     return_memory();
     cm_log_open(STDOUT_FILENO, (enum cm_log_level)conf->log_level);
+    log_warnings(conf);
     int r = look_at_machine(&g, err);
     r = r ? r : open_rooms(&g, err);
     if (r == 0) {

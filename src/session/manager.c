@@ -120,6 +120,23 @@ static int check_config(const struct cm_sessions_config *c, struct cm_err *err)
     return 0;
 }
 
+int cm_sessions_reload(struct cm_sessions *m, const struct cm_sessions_config *config, struct cm_err *err)
+{
+    int rc = check_config(config, err);
+
+    if (rc < 0)
+        return rc;
+    m->config.max_sessions = config->max_sessions;
+    m->config.session_ttl_s = config->session_ttl_s;
+    m->config.spare_workers = config->spare_workers;
+    m->config.limits = config->limits;
+    m->config.caps = config->caps;
+    m->config.queue_total = config->queue_total;
+    m->config.min_free_memory = config->min_free_memory;
+    m->config.grace_s = config->grace_s;
+    return 0;
+}
+
 static void housekeeping(void *arg)
 {
     struct cm_sessions *m = arg;

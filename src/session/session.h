@@ -155,6 +155,9 @@ struct cm_session_info {
 /* Starts the zygote. Until it says hello, creations wait. 0, or a negative error code with *err filled. */
 int cm_sessions_open(struct cm_loop *loop, const struct cm_sessions_config *config, struct cm_metrics *metrics,
                      struct cm_sessions **ret, struct cm_err *err);
+/* Takes over numbers and limits; what names the sandbox, its image, output kept and the control group stays. Sessions keep the
+ * limits that they were created with. CM_ERR_CONFIG, and nothing changed. */
+int cm_sessions_reload(struct cm_sessions *m, const struct cm_sessions_config *config, struct cm_err *err);
 /* Ends every worker and the zygote. Accepts NULL. */
 struct cm_sessions *cm_sessions_free(struct cm_sessions *m);
 /* Refuses new work, lets running executions finish until the deadline, then calls `done`. */

@@ -254,7 +254,7 @@ def known_zombies():
 
 
 def test_hang_up_does_no_harm(slow):
-    """A terminal that closes, or a supervisor that means "read your settings again": there is nothing to read."""
+    """A terminal that closes, or a supervisor that means "read your settings again"."""
     session, work = busy(slow, 0.5)
     session_two = slow.create()
     session_two.ok("x = 1")

@@ -26,6 +26,8 @@ struct cm_rpc_parts {
 
 /* What it is given must outlive it; the struct itself is copied. 0, or a negative code with *err filled. */
 int cm_rpc_open(const struct cm_rpc_parts *parts, struct cm_rpc **ret, struct cm_err *err);
+/* After a change of the settings that it was opened with. */
+void cm_rpc_reload(struct cm_rpc *rpc);
 /* Takes connections: cm_grpc_server_adopt() and its like. */
 struct cm_grpc_server *cm_rpc_server(const struct cm_rpc *rpc);
 /* Refuses new calls with UNAVAILABLE and tells every connection to go elsewhere; running calls finish. */

@@ -35,16 +35,22 @@ static struct cm_grpc_server_limits limits_of(const struct cm_rpc *rpc)
     };
 }
 
+void cm_rpc_reload(struct cm_rpc *rpc)
+{
+    const struct cm_conf *conf = rpc->parts.conf;
+
+    cm_conf_limits(conf, &rpc->defaults, &rpc->caps);
+    rpc->answer_max = 2 * conf->max_output + 3 * conf->max_result + conf->max_locals + 65536;
+}
+
 int cm_rpc_open(const struct cm_rpc_parts *parts, struct cm_rpc **ret, struct cm_err *err)
 {
     struct cm_rpc *rpc = calloc(1, sizeof *rpc);
-    const struct cm_conf *conf = parts->conf;
 
     if (!rpc)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the gRPC server");
     rpc->parts = *parts;
-    cm_conf_limits(conf, &rpc->defaults, &rpc->caps);
-    rpc->answer_max = 2 * conf->max_output + 3 * conf->max_result + conf->max_locals + 65536;
+    cm_rpc_reload(rpc);
     int rc = cm_random_hex(rpc->id_seed, 16, err);
     if (rc == 0) {
         struct cm_grpc_server_limits limits = limits_of(rpc);

@@ -27,6 +27,8 @@ struct cm_http_config {
 
 /* What it is given must outlive it. 0, or a negative code with *err filled. */
 int cm_http_open(struct cm_loop *loop, const struct cm_http_config *config, struct cm_http **ret, struct cm_err *err);
+/* After a change of the settings that it was opened with. */
+void cm_http_reload(struct cm_http *h);
 /* Serves a connection: takes the non-blocking socket in any case. */
 void cm_http_adopt(struct cm_http *h, int fd, const struct sockaddr *peer, socklen_t len);
 unsigned cm_http_connections(const struct cm_http *h);

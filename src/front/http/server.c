@@ -197,6 +197,16 @@ static int build(struct cm_http *h, struct cm_err *err)
     return rc < 0 ? rc : join_loop(h, err);
 }
 
+void cm_http_reload(struct cm_http *h)
+{
+    const struct cm_conf *conf = h->conf;
+    struct cm_limits defaults;
+
+    cm_conf_limits(conf, &defaults, &h->caps);
+    /* Every byte of a text may take six as an escape. */
+    h->answer_max = 6 * (2 * conf->max_output + 3 * conf->max_result) + conf->max_locals + 4096;
+}
+
 int cm_http_open(struct cm_loop *loop, const struct cm_http_config *config, struct cm_http **ret, struct cm_err *err)
 {
     const struct cm_conf *conf = config->conf;
@@ -213,10 +223,7 @@ int cm_http_open(struct cm_loop *loop, const struct cm_http_config *config, stru
     h->left = config->left;
     h->left_arg = config->arg;
     h->hangup_fd = -1;
-    struct cm_limits defaults;
-    cm_conf_limits(conf, &defaults, &h->caps);
-    /* Every byte of a text may take six as an escape. */
-    h->answer_max = 6 * (2 * conf->max_output + 3 * conf->max_result) + conf->max_locals + 4096;
+    cm_http_reload(h);
     int rc = build(h, err);
     if (rc < 0) {
         cm_http_free(h);
