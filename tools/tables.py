@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Keep the tables of README.md and docs/limits.md equal to tables/*.def: tables.py --check | --write
+"""Keep the tables of README.md and docs equal to tables/*.def: tables.py --check | --write
 
 A table stands between "<!-- NAME: made by ./dev fmt -->" and "<!-- end -->".
 """
@@ -23,11 +23,53 @@ def calls(file, macro):
 
 
 def settings():
-    yield "| variable | flag | default | meaning |"
-    yield "| --- | --- | --- | --- |"
-    for _, _, env, flag, _, _, default, unit, text in calls("config.def", "CM_CONFIG"):
+    reloads = {field for (field,) in calls("config_names.def", "CM_CONFIG_RELOAD")}
+    yield "| setting | variable | flag | default | SIGHUP | meaning |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for field, kind, env, flag, _, _, default, unit, text in calls("config.def", "CM_CONFIG"):
         value = f"`{default}`" + (f" {unit}" if unit == "seconds" else "") if default else "none"
-        yield f"| `{env}` | `{flag}` | {value} | {text} |"
+        yield f"| `{field}` | `{env}` | `{flag}` | {value} | {'yes' if field in reloads else ''} | {text} |"
+
+
+def aliases():
+    yield "| variable | setting |"
+    yield "| --- | --- |"
+    names = {}
+    for env, field in calls("config_names.def", "CM_CONFIG_ALIAS"):
+        names.setdefault(env, []).append(f"`{field}`")
+    for env, fields in names.items():
+        yield f"| `{env}` | {', '.join(fields)} |"
+    for env, _, only, reason in calls("config_names.def", "CM_CONFIG_REFUSED"):
+        yield f"| `{env}` | only {f'`{only}`' if only else 'an empty one'} is accepted: {reason} |"
+
+
+def keys(wanted):
+    wants = {"TEXT": "text", "SECRET": "text, never shown", "PATH": "path", "UINT": "number", "BYTES": "size", "SECONDS": "time", "LEVEL": "level",
+             "BOOL": "true or false", "TARGET": "HOST:PORT", "URL": "URL", "LIST": "list of texts", "MAP": "mapping"}  # fmt: skip
+    yield "| key | value | default | sets | variable | meaning |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for kind, path, type_, low, high, choices, default, use, fields, env, text in calls("config_files.def", "CM_FILE_KEY"):
+        if kind != wanted:
+            continue
+        value = ", ".join(f"`{choice}`" for choice in choices.split("|")) if choices else wants[type_]
+        value += f", {low} to {high}" if type_ in ("UINT", "SECONDS") else ""
+        default = "must be there" if use in ("REQUIRED", "NEEDED") else f"`{default}`" if default else "none"
+        effect = {"ONLY": "only the default is accepted", "CLIENT": "client library", "REQUIRED": "client library", "NOTE": "nothing",
+                  "CONFIG": "`config` of the code", "SETTINGS": "settings by name"}.get(use)  # fmt: skip
+        effect = effect or ", ".join(f"`{field}`" for field in fields.split(","))
+        yield f"| `{path}` | {value} | {default} | {effect} | {f'`{env}`' if env else ''} | {text} |"
+
+
+def keys_unified():
+    return keys("UNIFIED")
+
+
+def keys_sidecar():
+    return keys("SIDECAR")
+
+
+def keys_client():
+    return keys("CLIENT")
 
 
 def errors():
@@ -49,7 +91,11 @@ def limits():
         yield f"| `{name}` | {shown[0]} | {shown[1]} | {scopes[scope]} | {least}{unit} | {text} |"
 
 
-PAGES = {"README.md": (settings, errors), "docs/limits.md": (limits,)}
+PAGES = {
+    "README.md": (errors,),
+    "docs/limits.md": (limits,),
+    "docs/configuration.md": (keys_unified, keys_sidecar, keys_client, settings, aliases),
+}
 
 
 def renewed(page, text):

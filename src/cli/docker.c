@@ -314,7 +314,7 @@ int cm_cli_docker_assets(const struct cm_args *args)
 /* NAME=value for what the file says. A value with a newline cannot stand in such a file. */
 static int put_variable(const struct cm_file_key *key, const struct cm_yaml *n, struct cm_buf *to)
 {
-    if (!*key->env || !n || (n->kind == CM_YAML_LIST && !n->first))
+    if (!*key->env || !n || n->kind == CM_YAML_LIST) /* of lists, the file itself tells */
         return CM_EXIT_OK;
     if (n->kind != CM_YAML_SCALAR || strpbrk(n->text, "\r\n"))
         return cm_cli_error(CM_EXIT_FAILED, "env: %s: this value cannot stand in an environment file", key->path);

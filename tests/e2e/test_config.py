@@ -121,11 +121,11 @@ def test_validate_the_long_form_of_the_guide(tmp_path):
 
 
 def test_validate_tells_every_problem(tmp_path):
-    (tmp_path / "codemode.yaml").write_text(GUIDE.replace("code_timeout: 30", "code_timeout: 301\n    memmory: 3").replace("name: my", "nmae: my"))
+    (tmp_path / "codemode.yaml").write_text(GUIDE.replace("code_timeout: 30", "code_timeout: 301\n    memmory: 3").replace("name: my", "nam: my"))
     done = codemode("validate", cwd=tmp_path, CODEMODE_API_KEY=KEY)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.splitlines() == [
-        "codemode.yaml:2:3: project.nmae: unknown key of codemode.yaml; did you mean name?",
+        "codemode.yaml:2:3: project.nam: unknown key of codemode.yaml; did you mean name?",
         'codemode.yaml:12:19: executor.limits.code_timeout: "301" is not a time such as 30 or 250ms from 1 to 300',
         "codemode.yaml:13:5: executor.limits.memmory: unknown key of codemode.yaml",
         "codemode.yaml:1:1: project.name: is required, e.g. my-project",

@@ -343,6 +343,112 @@ static void tells_kinds_apart(void **state)
     }
 }
 
+#define UNIFIED(url, rest) HEAD "executor:\n  url: " url "\n  api_key: 12345678\n" rest
+
+static void a_unified_file_sets(void **state)
+{
+    struct cm_conf c;
+
+    (void)state;
+    good(UNIFIED("http://localhost:8001", "config:\n  tool_service_grpc: app:5\n  n: ${CONF_NUMBER}\n"
+                                          "grpc:\n  tls:\n    enabled: true\n    ca_file: a\n"
+                                          "security:\n  policy: strict\n"),
+         CM_FILE_UNIFIED, &c);
+    assert_string_equal(c.api_key, "12345678");
+    assert_string_equal(c.main_app_target, "app:5");
+    assert_string_equal(c.config_json, "{\"tool_service_grpc\":\"app:5\",\"n\":42}");
+    assert_string_equal(c.security_policy, "strict");
+    assert_true(c.tls && c.callback_tls);
+    assert_string_equal(c.tls_ca_file, "a");
+    assert_string_equal(c.callback_tls_ca_file, "a");
+    assert_string_equal(c.host, "127.0.0.1");
+    assert_true(c.port.count == 1 && c.port.at[0] == 8001);
+    good(UNIFIED("http://127.0.0.1:9005/x", ""), CM_FILE_UNIFIED, &c);
+    assert_int_equal(c.port.at[0], 9005);
+    assert_string_equal(c.main_app_target, "localhost:50051");
+    assert_string_equal(c.config_json, "");
+    good(UNIFIED("http://executor:9005", ""), CM_FILE_UNIFIED, &c);
+    assert_int_equal(c.port.at[0], 8001);
+    good(UNIFIED("http://localhost:9005", "settings:\n  port: 9006,9007\n"), CM_FILE_UNIFIED, &c);
+    assert_true(c.port.count == 2 && c.port.at[0] == 9006);
+    char *problems = problems_of(UNIFIED("http://x", "config: {tool_service_grpc: nowhere}\n"), CM_FILE_UNIFIED, NULL);
+    assert_string_equal(problems, "f:6:29: config.tool_service_grpc: is not HOST:PORT\n");
+    free(problems);
+}
+
+/* the tables */
+
+static void every_default_is_right(void **state)
+{
+    (void)state;
+    setenv("CODEMODE_API_KEY", "k", 1);
+    for (int kind = 0; kind < CM_FILE_ANY; kind++) {
+        char *text = NULL;
+        size_t len;
+        FILE *out = open_memstream(&text, &len);
+        cm_conf_file_print_defaults((enum cm_file_kind)kind, out);
+        fclose(out);
+        good(text, (enum cm_file_kind)kind, NULL);
+        for (size_t i = 0; i < CM_FILE_KEYS; i++) {
+            const char *last = strrchr(cm_file_keys[i].path, '.');
+            if (cm_file_keys[i].kind == (enum cm_file_kind)kind)
+                assert_non_null(strstr(text, last ? last + 1 : cm_file_keys[i].path));
+        }
+        free(text);
+    }
+    unsetenv("CODEMODE_API_KEY");
+}
+
+static void every_field_is_a_setting(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < CM_FILE_KEYS; i++) {
+        const struct cm_file_key *k = &cm_file_keys[i];
+        bool server = k->use == CM_USE_SERVER || k->use == CM_USE_NEEDED;
+        assert_true(server == (*k->fields != '\0'));
+        for (const char *at = k->fields; *at; at += strcspn(at, ","), at += *at == ',')
+            if (!cm_row_by_field(at, strcspn(at, ",")))
+                fail_msg("%s: no setting %s", k->path, at);
+    }
+}
+
+/* The variables of a server's keys are main names or aliases of the same fields. */
+static void every_variable_is_known(void **state)
+{
+    static const struct {
+        const char *env, *field;
+    } names[] = {
+#define CM_CONFIG(field, type, env, flag, min, max, def, unit, help) {env, #field},
+#include "config.def"
+#undef CM_CONFIG
+#define CM_CONFIG_ALIAS(env, field)                {env, #field},
+#define CM_CONFIG_REFUSED(env, type, only, reason) {env, ""},
+#define CM_CONFIG_RELOAD(field)
+#include "config_names.def"
+#undef CM_CONFIG_ALIAS
+#undef CM_CONFIG_REFUSED
+#undef CM_CONFIG_RELOAD
+    };
+
+    (void)state;
+    for (size_t i = 0; i < CM_FILE_KEYS; i++) {
+        const struct cm_file_key *k = &cm_file_keys[i];
+        unsigned fields = 0;
+        if (!*k->env || k->use == CM_USE_CLIENT || k->use == CM_USE_REQUIRED)
+            continue;
+        for (const char *at = k->fields; *at; at += strcspn(at, ","), at += *at == ',') {
+            bool known = false;
+            for (size_t n = 0; n < sizeof names / sizeof names[0]; n++)
+                known |= !strcmp(names[n].env, k->env) && strlen(names[n].field) == strcspn(at, ",") &&
+                         !strncmp(names[n].field, at, strcspn(at, ","));
+            if (!known)
+                fail_msg("%s: %s does not set %s", k->path, k->env, at);
+            fields++;
+        }
+        assert_true(fields > 0 || k->use == CM_USE_ONLY);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -356,6 +462,10 @@ int main(void)
         cmocka_unit_test_setup(lists_of_the_policy, environment),
         cmocka_unit_test_setup(json_of_config, environment),
         cmocka_unit_test(tells_kinds_apart),
+        cmocka_unit_test(every_default_is_right),
+        cmocka_unit_test(every_field_is_a_setting),
+        cmocka_unit_test_setup(a_unified_file_sets, environment),
+        cmocka_unit_test(every_variable_is_known),
     };
 
     return cmocka_run_group_tests_name("conf_files", tests, NULL, NULL);
