@@ -415,6 +415,12 @@ int cm_executor_run(struct cm_executor *x, const struct cm_run_request *rq, cons
 
     if (record)
         return repeat(x, record, ops, arg, ret, err);
+    struct cm_run_request own = *rq;
+    if (!own.exec.config && *x->conf->config_json) { /* after the look at the record: a reload makes no new request */
+        own.exec.config = x->conf->config_json;
+        own.exec.config_len = strlen(own.exec.config);
+    }
+    rq = &own;
     struct job *job = new_job(x, rq, ops, arg, err);
     if (!job)
         return err->code;
@@ -518,7 +524,8 @@ static int open_service(struct cm_executor *x, const struct cm_conf *conf, struc
 
     if (rc < 0 || !some)
         return rc;
-    x->service = cm_tool_service_new(x->loop, conf->main_app_target, tls, getenv("CODEMODE_API_KEY"), x->metrics, err);
+    x->service = cm_tool_service_new(x->loop, conf->main_app_target, tls, *conf->api_key ? conf->api_key : NULL,
+                                     x->metrics, err);
     if (!x->service)
         return err->code;
     x->registry = cm_registry_new(x->loop, x->service, x->metrics, err);
@@ -535,6 +542,7 @@ int cm_executor_open(struct cm_loop *loop, const struct cm_conf *conf, struct cm
     if (!x)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the executor");
     x->loop = loop;
+    x->conf = conf;
     x->sessions = sessions;
     x->metrics = metrics;
     x->records = cm_records_new(conf->kept_answers, conf->kept_answer_bytes);
@@ -552,8 +560,10 @@ int cm_executor_open(struct cm_loop *loop, const struct cm_conf *conf, struct cm
 void cm_executor_reload(struct cm_executor *x, const struct cm_conf *conf, struct cm_tls *callback_tls)
 {
     cm_records_limit(x->records, conf->kept_answers, conf->kept_answer_bytes);
-    if (x->service)
+    if (x->service) {
         cm_tool_service_set_tls(x->service, callback_tls);
+        cm_tool_service_set_key(x->service, *conf->api_key ? conf->api_key : NULL);
+    }
 }
 
 struct cm_executor *cm_executor_free(struct cm_executor *x)

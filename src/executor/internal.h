@@ -26,6 +26,7 @@
 
 struct cm_executor {
     struct cm_loop *loop;
+    const struct cm_conf *conf;
     struct cm_sessions *sessions;
     struct cm_metrics *metrics;
     struct cm_tool_client *service; /* NULL: there is none */
