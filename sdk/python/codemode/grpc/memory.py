@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers of tool calls, remembered so that a repeated request does not repeat what its tools did.
+
+An executor names each call with the metadata ``x-codemode-call``: "<request>:<number>", numbers from 1 in the order of the
+calls. An executor that was replaced in the middle of a request runs its code again from the start, and the calls of that
+second run meet the answers of the first:
+
+- the same name, tool and arguments: the recorded answer, or the one that a running call is going to have;
+- the same name with another tool or other arguments (code whose threads came in another order, or that looked at a
+  clock): a call of the first run with that tool and these arguments which the second run has not used yet, under
+  whatever number; if there is none, the tool runs.
+
+Bounds: answers are kept for ten minutes after the newest call of their request, and for as long as there is room. When
+bytes run short, the oldest answers are dropped but not the fact that they were given: such a call is answered with an
+error, never by a second run. Only when there are too many requests, the oldest are forgotten as a whole.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+import time
+from collections import OrderedDict
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+_NAME_MAX = 512
+
+Identity = Tuple[str, bytes]
+
+
+class Call:
+    """One call of a tool: whoever made it first runs it, others wait for `answer`."""
+
+    __slots__ = ("identity", "named", "late", "answer", "size", "kept")
+
+    def __init__(self, identity: Identity, named: bool = True, late: bool = False) -> None:
+        self.identity = identity
+        self.named = named  #: it can be asked for again
+        self.late = late  #: made when the request was known to run again
+        self.answer: "concurrent.futures.Future[Any]" = concurrent.futures.Future()
+        self.size = 0
+        self.kept = True  #: False: it was given, and dropped since
+
+
+_NOTHING: "concurrent.futures.Future[Any]" = concurrent.futures.Future()
+_NOTHING.set_result(None)
+
+
+class _Request:
+    __slots__ = ("calls", "unclaimed", "used", "shifted")
+
+    def __init__(self) -> None:
+        self.calls: Dict[int, Call] = {}
+        self.unclaimed: List[Call] = []  # of a former run, whose numbers other calls have taken
+        self.used = 0.0
+        self.shifted = False  # it runs again, and its calls have other numbers now
+
+    def all(self) -> List[Call]:
+        return [*self.calls.values(), *self.unclaimed]
+
+
+class CallMemory:
+    """Calls by their names. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        keep_seconds: float = 600.0,
+        bytes_max: int = 64 << 20,
+        calls_max: int = 100_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._keep, self._bytes_max, self._calls_max, self._clock = keep_seconds, bytes_max, calls_max, clock
+        self._lock = threading.Lock()
+        self._requests: "OrderedDict[str, _Request]" = OrderedDict()  # the least recently used first
+        self._answered: "OrderedDict[Call, None]" = OrderedDict()  # those with an answer in memory, oldest first
+        self._calls = self._bytes = 0
+
+    def begin(self, name: str, identity: Identity) -> Tuple[Call, bool]:
+        """(the call, True when it is new: then the caller runs the tool and hands its answer to `finish`)."""
+        request_name, _, digits = name.rpartition(":")
+        if not request_name or not digits.isdigit() or len(name) > _NAME_MAX:
+            return Call(identity, named=False), True  # no name of ours
+        with self._lock:
+            self._forget_old()
+            request = self._requests.setdefault(request_name, _Request())
+            request.used = self._clock()
+            self._requests.move_to_end(request_name)
+            return self._take(request, int(digits), identity)
+
+    def _take(self, request: _Request, number: int, identity: Identity) -> Tuple[Call, bool]:
+        known = request.calls.get(number)
+        if known is not None and known.identity == identity:
+            return known, False
+        request.shifted = request.shifted or known is not None
+        moved = self._same(request, number, identity) if request.shifted else None
+        if known is not None:
+            request.unclaimed.append(known)
+        call = moved or Call(identity, late=request.shifted)
+        request.calls[number] = call
+        if moved is None:
+            self._calls += 1
+        return call, moved is None
+
+    @staticmethod
+    def _same(request: _Request, number: int, identity: Identity) -> Optional[Call]:
+        """The call of a former run that this one is, under another number."""
+        for index, call in enumerate(request.unclaimed):
+            if call.identity == identity:
+                return request.unclaimed.pop(index)
+        for other in sorted(request.calls):  # those behind this one have not been claimed by this run
+            call = request.calls[other]
+            if other > number and call.identity == identity and not call.late:
+                return request.calls.pop(other)
+        return None
+
+    def finish(self, call: Call, answer: Any, size: int) -> None:
+        """Hands an answer of `size` bytes to all who wait for the call."""
+        call.answer.set_result(answer)
+        if call.named:
+            with self._lock:
+                call.size = size
+                self._answered[call] = None
+                self._bytes += size
+                while self._bytes > self._bytes_max:
+                    self._drop_answer(next(iter(self._answered)))
+
+    def _drop_answer(self, call: Call) -> None:
+        if call in self._answered:
+            del self._answered[call]
+            self._bytes -= call.size
+        call.kept = False  # before the next line: whoever reads them the other way round is never misled
+        call.answer = _NOTHING
+
+    def _forget_old(self) -> None:
+        """Drops requests that are too old or, oldest first, too many; those with running calls stay."""
+        horizon = self._clock() - self._keep
+        gone = []
+        left = self._calls
+        for name, request in self._requests.items():
+            if request.used > horizon and left <= self._calls_max:
+                break
+            if all(call.answer.done() for call in request.all()):
+                gone.append(name)
+                left -= len(request.all())
+        for name in gone:
+            for call in self._requests.pop(name).all():
+                self._drop_answer(call)
+        self._calls = left
+
+    def __len__(self) -> int:
+        with self._lock:
+            return self._calls
