@@ -27,6 +27,8 @@ check_cppcheck() {
 
 check_tidy() { compiled_files | xargs -r -n 4 -P 2 clang-tidy-19 -p build --quiet --warnings-as-errors='*'; }
 
+check_types() { (cd sdk/python && mypy --cache-dir=/dev/null --config-file pyproject.toml); }
+
 lint_check() { # tap-file name command
     if "$3"; then
         echo "ok - $2" >>"$1"
@@ -46,6 +48,7 @@ lint_all() { # tap-file
     ! command -v clang-format-19 >/dev/null || lint_check "$tap" "formatting" check_format
     ! command -v cppcheck >/dev/null || lint_check "$tap" "cppcheck" check_cppcheck
     ! command -v clang-tidy-19 >/dev/null || [ ! -e build/compile_commands.json ] || lint_check "$tap" "clang-tidy" check_tidy
+    ! command -v mypy >/dev/null || lint_check "$tap" "types of the Python library" check_types
     awk '{ sub(/ok -/, "ok " NR " -"); print } END { print "1.." NR }' "$tap" >"$1"
     rm -f "$tap"
 }

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 #: Bytes of a configuration file at the most.
 FILE_MAX = 1 << 20
+_NODES_MAX = 100_000
+_DEPTH_MAX = 50
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
 
@@ -144,12 +146,13 @@ def _read(path: "str | os.PathLike[str]") -> Tuple[Any, Dict[str, str]]:
         raise ConfigError(f"{os.fspath(path)} cannot be read: {error.strerror}{hint}") from None
     if len(data) > FILE_MAX:
         raise ConfigError(f"{os.fspath(path)} has more than {FILE_MAX} bytes")
-    places: Dict[str, str] = {}
+    walk = _Walk(os.fspath(path))
     try:
         loader: Any = yaml.SafeLoader(data)
         try:
             node = loader.get_single_node()
-            _note_places(node, places, "", os.fspath(path), set())
+            if node is not None:
+                walk.node(node, "", 0)
             values = None if node is None else loader.construct_document(node)
         finally:
             loader.dispose()
@@ -157,22 +160,36 @@ def _read(path: "str | os.PathLike[str]") -> Tuple[Any, Dict[str, str]]:
         raise ConfigError(f"{os.fspath(path)} is not valid YAML: {error}") from None
     if values is not None and not isinstance(values, dict):
         raise ConfigError(f"{os.fspath(path)} must hold keys and values, not {type(values).__name__}")
-    return values, places
+    return values, walk.places
 
 
-def _note_places(node: Any, places: Dict[str, str], path: str, source: str, seen: "set[int]") -> None:
-    if node is None or node.id != "mapping" or id(node) in seen:
-        return
-    seen.add(id(node))  # an alias may lead back to where it stands
-    here = set()
-    for name, value in node.value:
-        inner = f"{path}.{name.value}" if path else str(name.value)
-        mark = name.start_mark
-        places[inner] = f" (line {mark.line + 1}, column {mark.column + 1})"
-        if inner in here:
-            raise ConfigError(f"{source} cannot be used:\n  {inner}{places[inner]}: is there twice")
-        here.add(inner)
-        _note_places(value, places, inner, source, seen)
+class _Walk:
+    """Looks at each node of a document once for each way to it: aliases can make more of them than anybody meant."""
+
+    def __init__(self, source: str) -> None:
+        self.places: Dict[str, str] = {}
+        self._source, self._left = source, _NODES_MAX
+
+    def node(self, node: Any, path: str, depth: int) -> None:
+        self._left -= 1
+        if self._left < 0 or depth > _DEPTH_MAX:
+            raise ConfigError(f"{self._source} has too many values, or too many inside one another")
+        if node.id == "sequence":
+            for item in node.value:
+                self.node(item, f"{path}[]", depth + 1)
+        elif node.id == "mapping":
+            self._mapping(node, path, depth)
+
+    def _mapping(self, node: Any, path: str, depth: int) -> None:
+        here = set()
+        for name, value in node.value:
+            inner = f"{path}.{name.value}" if path else str(name.value)
+            place = f" (line {name.start_mark.line + 1}, column {name.start_mark.column + 1})"
+            self.places[inner] = place
+            if inner in here:
+                raise ConfigError(f"{self._source} cannot be used:\n  {inner}{place}: is there twice")
+            here.add(inner)
+            self.node(value, inner, depth + 1)
 
 
 def load_client(path: "str | os.PathLike[str]", env: Optional[Mapping[str, str]] = None) -> ClientConfig:

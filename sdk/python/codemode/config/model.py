@@ -178,6 +178,7 @@ class LoggingConfig:
 @dataclass
 class SecurityConfig:
     policy: str = key("isolate", choices=("isolate", "strict"))
+    allowed_imports: List[str] = key([])
     blocked_imports: List[str] = key([])
     safe_builtins: List[str] = key([])
 

@@ -31,11 +31,11 @@ Identity = Tuple[str, bytes]
 class Call:
     """One call of a tool: whoever made it first runs it, others wait for `answer`."""
 
-    __slots__ = ("identity", "named", "late", "answer", "size", "kept")
+    __slots__ = ("identity", "request", "late", "answer", "size", "kept")
 
-    def __init__(self, identity: Identity, named: bool = True, late: bool = False) -> None:
+    def __init__(self, identity: Identity, request: str = "", late: bool = False) -> None:
         self.identity = identity
-        self.named = named  #: it can be asked for again
+        self.request = request  #: the name of its request; empty: it cannot be asked for again
         self.late = late  #: made when the request was known to run again
         self.answer: "concurrent.futures.Future[Any]" = concurrent.futures.Future()
         self.size = 0
@@ -79,15 +79,19 @@ class CallMemory:
         """(the call, True when it is new: then the caller runs the tool and hands its answer to `finish`)."""
         request_name, _, digits = name.rpartition(":")
         if not request_name or not digits.isdigit() or len(name) > _NAME_MAX:
-            return Call(identity, named=False), True  # no name of ours
+            return Call(identity), True  # no name of ours
         with self._lock:
             self._forget_old()
-            request = self._requests.setdefault(request_name, _Request())
-            request.used = self._clock()
-            self._requests.move_to_end(request_name)
-            return self._take(request, int(digits), identity)
+            self._requests.setdefault(request_name, _Request())
+            return self._take(self._use(request_name), request_name, int(digits), identity)
 
-    def _take(self, request: _Request, number: int, identity: Identity) -> Tuple[Call, bool]:
+    def _use(self, name: str) -> _Request:
+        request = self._requests[name]
+        request.used = self._clock()
+        self._requests.move_to_end(name)
+        return request
+
+    def _take(self, request: _Request, name: str, number: int, identity: Identity) -> Tuple[Call, bool]:
         known = request.calls.get(number)
         if known is not None and known.identity == identity:
             return known, False
@@ -95,7 +99,7 @@ class CallMemory:
         moved = self._same(request, number, identity) if request.shifted else None
         if known is not None:
             request.unclaimed.append(known)
-        call = moved or Call(identity, late=request.shifted)
+        call = moved or Call(identity, name, request.shifted)
         request.calls[number] = call
         if moved is None:
             self._calls += 1
@@ -116,8 +120,9 @@ class CallMemory:
     def finish(self, call: Call, answer: Any, size: int) -> None:
         """Hands an answer of `size` bytes to all who wait for the call."""
         call.answer.set_result(answer)
-        if call.named:
+        if call.request:
             with self._lock:
+                self._use(call.request)  # requests with running calls are there still
                 call.size = size
                 self._answered[call] = None
                 self._bytes += size
