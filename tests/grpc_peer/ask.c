@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "ev/loop.h"
 #include "grpc/client.h"
+#include "hex.h"
 #include "net/stream.h"
 
 #define IDS       4096
@@ -59,15 +60,6 @@ static void on_done(void *arg, enum cm_grpc_status status, const char *text)
 }
 
 static const struct cm_grpc_request_ops fast = {on_message, on_done, true}, patient = {on_message, on_done, false};
-
-static size_t unhex(char *text)
-{
-    size_t n = 0;
-
-    for (unsigned byte; sscanf(text + 2 * n, "%2x", &byte) == 1; n++)
-        text[n] = (char)byte;
-    return n;
-}
 
 static void call(char *words)
 {
