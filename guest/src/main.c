@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "calls.h"
 #include "fs.h"
 #include "heap.h"
 #include "host.h"
@@ -109,9 +110,10 @@ static void put_failure(void)
 /* ---- the request */
 
 struct request {
-    const char *code, *context;
-    uint32_t code_len, context_len;
-    uint64_t mode, locals_max, result_max, recursion, memory_limit, files_max, file_bytes_max; /* 0: not said */
+    const char *code, *context, *config, *tools;
+    uint32_t code_len, context_len, config_len, tools_len;
+    /* 0: not said */
+    uint64_t mode, locals_max, result_max, recursion, memory_limit, files_max, file_bytes_max, tool_calls, tool_argument;
 };
 
 /* Where a request keeps the number of a tag; NULL for what is no number, or not the guest's business. */
@@ -132,6 +134,10 @@ static uint64_t *number_of(struct request *r, enum tag tag)
         return &r->files_max;
     case TAG_FILE_BYTES_MAX:
         return &r->file_bytes_max;
+    case TAG_TOOL_CALLS:
+        return &r->tool_calls;
+    case TAG_TOOL_ARGUMENT:
+        return &r->tool_argument;
     default:
         return NULL;
     }
@@ -146,6 +152,10 @@ static void get_field(struct request *r, enum tag tag, const char *data, uint32_
         r->code = data, r->code_len = n;
     else if (tag == TAG_CONTEXT)
         r->context = data, r->context_len = n;
+    else if (tag == TAG_CONFIG)
+        r->config = data, r->config_len = n;
+    else if (tag == TAG_TOOLS)
+        r->tools = data, r->tools_len = n;
     else if (number && n <= sizeof *number)
         memcpy(number, data, n);
 }
@@ -165,9 +175,10 @@ static bool get_request(const char *p, uint32_t len, struct request *r)
 
 static PyObject *call_driver(const struct request *r)
 {
-    return PyObject_CallFunction(driver_execute, "s#z#KKKKK", r->code, (Py_ssize_t)r->code_len, r->context,
+    return PyObject_CallFunction(driver_execute, "s#z#KKKKKz#z#KK", r->code, (Py_ssize_t)r->code_len, r->context,
                                  (Py_ssize_t)r->context_len, r->mode, r->locals_max, r->result_max, r->recursion,
-                                 r->memory_limit);
+                                 r->memory_limit, r->config, (Py_ssize_t)r->config_len, r->tools,
+                                 (Py_ssize_t)r->tools_len, r->tool_calls, r->tool_argument);
 }
 
 /* Runs the request that the host wrote at `request`, which came from guest_alloc and is freed here. The answer
@@ -179,8 +190,10 @@ CM_EXPORT("guest_execute") void *cm_guest_execute(char *request, uint32_t len)
     bool understood = get_request(request, len, &r);
     cm_fs_limit(r.files_max, r.file_bytes_max);
     heap_reserve_take();
+    cm_calls_begin(r.tool_calls, r.tool_argument);
     PyObject *t = understood ? call_driver(&r) : NULL;
     free(request);
+    cm_calls_end();
     if (!t || !put_answer(t))
         put_failure();
     Py_XDECREF(t);
@@ -224,7 +237,10 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_codemode"
 
 static PyObject *init_module(void)
 {
-    return PyModule_Create(&module);
+    PyObject *m = PyModule_Create(&module);
+    if (m && cm_calls_init(m))
+        Py_CLEAR(m);
+    return m;
 }
 
 /* ---- start */

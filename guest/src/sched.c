@@ -21,6 +21,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "calls.h"
 #include "host.h"
 #include "sched.h"
 
@@ -66,6 +67,7 @@ static struct {
     int *live;                /* more than one: the fairness timer is needed */
     PyThreadState *main;
     void *tripped, *sigint_tripped;
+    int *calls;               /* more than none: the host looks for answers */
 } poll;
 
 CM_EXPORT("guest_poll") void *cm_guest_poll(void)
@@ -76,6 +78,7 @@ CM_EXPORT("guest_poll") void *cm_guest_poll(void)
     poll.main = _Py_tss_tstate; /* the host asks on the main thread */
     poll.tripped = &_PyRuntime.signals.is_tripped;
     poll.sigint_tripped = &_PyRuntime.signals.handlers[SIGINT].tripped;
+    poll.calls = &cm_calls_live;
     return &poll;
 }
 
@@ -202,7 +205,12 @@ static int64_t next_deadline(bool *ret_pending)
 
 static void look(int64_t deadline)
 {
-    switch (cm_host_wait(deadline)) {
+    int what = cm_host_wait(deadline);
+    while (what == CM_WAIT_ANSWER) { /* all that are there: who looks for them next may be busy for a while */
+        cm_calls_arrived();
+        what = cm_host_wait(0);
+    }
+    switch (what) {
     case CM_WAIT_INTERRUPT:
         wake_main();
         break;
@@ -224,7 +232,7 @@ static void reschedule(void)
         }
         bool pending;
         int64_t deadline = next_deadline(&pending);
-        if (deadline < 0 && !pending) {
+        if (deadline < 0 && !pending && !cm_calls_live) {
             deadlock = true;
             PyErr_SetInterruptEx(SIGINT);
             wake_main();
@@ -244,6 +252,23 @@ static int block(const void *on, int64_t deadline)
     t->why = 0;
     reschedule();
     return t->why;
+}
+
+int cm_sched_block(const void *on, int64_t deadline)
+{
+    return block(on, deadline);
+}
+
+void cm_sched_wake(const void *on)
+{
+    for (int i = 0; i < top; i++)
+        if (threads[i].state == BLOCKED && threads[i].on == on)
+            wake(i, 0, true);
+}
+
+void cm_sched_look(void)
+{
+    look(0);
 }
 
 int cm_sched_sleep(int64_t deadline)

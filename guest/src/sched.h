@@ -10,6 +10,12 @@
 int cm_sched_sleep(int64_t deadline);
 /* Blocks until the host takes output again. */
 void cm_sched_wait_output(void);
+/* Blocks until cm_sched_wake() of the same address, the deadline, or an interrupt. 0, ETIMEDOUT or EINTR. */
+int cm_sched_block(const void *on, int64_t deadline);
+/* Those who block on it come next. */
+void cm_sched_wake(const void *on);
+/* Looks what has happened outside, without waiting. */
+void cm_sched_look(void);
 /* Lets other threads run; called by the interpreter when it was asked to drop the GIL. */
 void cm_sched_yield(void);
 int64_t cm_sched_now(void);

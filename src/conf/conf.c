@@ -209,7 +209,7 @@ static int load_flags(int argc, char *const *argv, struct cm_conf *conf, const c
 
 void cm_conf_limits(const struct cm_conf *conf, struct cm_limits *ret_defaults, struct cm_limits *ret_caps)
 {
-    const double defaults[] = {
+    double defaults[] = {
 #define CM_LIMIT(id, name, unit, scope, def, def_key, cap, cap_key, min, help) (double)conf->def,
 #include "limits.def"
 #undef CM_LIMIT
@@ -223,6 +223,8 @@ void cm_conf_limits(const struct cm_conf *conf, struct cm_limits *ret_defaults, 
     for (int i = 0; i < CM_LIMITS; i++) {
         bool none = cm_limit_info(i)->min > 0 && defaults[i] == 0 && caps[i] == 0;
         double cap = none ? conf->max_timeout : caps[i] > 0 ? caps[i] : defaults[i];
+        if (i == CM_LIMIT_TOOL_TIMEOUT && defaults[i] > cap) /* no call outlives its execution */
+            defaults[i] = cap;
         ret_caps->at[i] = cap;
         ret_defaults->at[i] = defaults[i] > 0 || cm_limit_info(i)->min == 0 ? defaults[i] : cap;
     }

@@ -248,13 +248,17 @@ enum cm_guest_event cm_guest_run(uint32_t *ret_result)
     if (trap != WASM_RT_TRAP_NONE)
         return CM_GUEST_TRAPPED;
     if (!cm_state.finished)
-        return CM_GUEST_WAITS;
+        return cm_state.ask == CM_ASK_NOTHING ? CM_GUEST_WAITS : CM_GUEST_ASKS;
     *ret_result = cm_state.result;
     return CM_GUEST_FINISHED;
 }
 
 void cm_guest_resume(uint32_t wait_result)
 {
+    if (cm_state.ask != CM_ASK_NOTHING) { /* it has not waited: what came meanwhile is still to be told */
+        cm_state.ask = CM_ASK_NOTHING;
+        return;
+    }
     cm_state.wait_result = wait_result;
     stopping = 0;
     if (wait_result == CM_WAIT_INTERRUPT)
@@ -335,6 +339,19 @@ bool cm_guest_threaded(void)
     return live && *live > 1;
 }
 
+bool cm_guest_calling(void)
+{
+    const struct cm_guest_poll *p = poll_words();
+    uint32_t *calls = p ? word(p->calls) : NULL;
+    return calls && *calls > 0;
+}
+
+void cm_guest_drop_answer(void)
+{
+    cm_state.answer_number = cm_state.answer_len = 0;
+    cm_state.ask = CM_ASK_NOTHING;
+}
+
 /* ---- the imports that answer at once */
 
 static inline __attribute__((always_inline)) void need_stack(void)
@@ -351,8 +368,30 @@ CM_IMPORT bool cm_host_ready(int64_t deadline, uint32_t *ret)
         *ret = CM_WAIT_INTERRUPT;
         return true;
     }
+    *ret = CM_WAIT_ANSWER;
+    if (cm_state.answer_number)
+        return true;
+    if (deadline == 0 && !stopping && ops->answered && cm_guest_calling()) {
+        need_stack();
+        if (ops->answered())
+            return true;
+    }
     *ret = CM_WAIT_DEADLINE;
     return deadline == 0 && !stopping;
+}
+
+/* For the imports of gate.c, which leave the stack. */
+CM_IMPORT void cm_host_check(uint32_t at, uint32_t len)
+{
+    need_stack();
+    checked(at, len);
+    __asm__ volatile(""); /* as in emit */
+}
+
+CM_IMPORT u64 Z_hostZ_answer(void)
+{
+    need_stack();
+    return (u64)cm_state.answer_number << 32 | cm_state.answer_len;
 }
 
 CM_IMPORT u64 Z_hostZ_clock(u32 id)

@@ -21,17 +21,22 @@ struct cm_guest_ops {
     bool (*emit)(int stream, const void *data, size_t len);
     /* A green thread was made; may be NULL. */
     void (*spawned)(void);
+    /* Looks whether the header of an ANSWER can be read, without waiting for one, and puts it into cm_state; may be NULL:
+     * there is never one. */
+    bool (*answered)(void);
     /* The process is about to die of a fault of our own; takes the report. Async-signal-safe; NULL: stderr does. */
     void (*crashed)(const char *report, size_t len);
 };
 
 enum cm_guest_event {
     CM_GUEST_FINISHED, /* the call returned; its result is in *ret_result */
-    CM_GUEST_WAITS, /* until cm_state.deadline, output room or an interrupt */
+    CM_GUEST_WAITS, /* until cm_state.deadline, output room, an answer or an interrupt */
+    CM_GUEST_ASKS, /* what cm_state.ask says; after it was done, cm_guest_resume(0) */
     CM_GUEST_TRAPPED, /* the guest broke a rule of the machine; it must not run again */
 };
 
-enum { CM_WAIT_DEADLINE = 0, CM_WAIT_INTERRUPT = 1, CM_WAIT_OUTPUT = 2 };
+/* ANSWER: its header is in cm_state. */
+enum { CM_WAIT_DEADLINE = 0, CM_WAIT_INTERRUPT = 1, CM_WAIT_OUTPUT = 2, CM_WAIT_ANSWER = 3 };
 
 /* Reserves the linear memory and the stacks, before anything else may take their addresses, and installs the
  * signal handlers. Inherited by fork. */
@@ -70,6 +75,10 @@ void cm_guest_clear_interrupt(void);
 bool cm_guest_interrupted(void);
 /* More than one green thread lives: the fairness timer is needed. */
 bool cm_guest_threaded(void);
+/* It has sent calls that are not answered yet. */
+bool cm_guest_calling(void);
+/* Forgets an answer whose payload was not read, and what the guest asked: between executions there are none. */
+void cm_guest_drop_answer(void);
 
 /* One line on why the guest trapped. */
 const char *cm_guest_trap_text(void);

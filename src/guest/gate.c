@@ -85,6 +85,30 @@ void Z_hostZ_switch(u32 from, u32 to)
     cm_gate_switch(&cm_state.stack_pointer[from], cm_state.stack_pointer[to]);
 }
 
+static void ask(enum cm_ask what, u32 at, u32 len)
+{
+    cm_state.ask = what;
+    cm_state.ask_at = at;
+    cm_state.ask_len = len;
+    cm_gate_switch(&cm_state.stack_pointer[cm_state.current], cm_host_stack);
+}
+
+void cm_host_check(u32 at, u32 len);
+
+void Z_hostZ_call(u32 cancels, u32 at, u32 len)
+{
+    cm_host_check(at, len);
+    ask(cancels ? CM_ASK_CANCEL : CM_ASK_CALL, at, len);
+}
+
+void Z_hostZ_take(u32 at)
+{
+    cm_host_check(at, at ? cm_state.answer_len : 0);
+    if (!cm_state.answer_number)
+        wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
+    ask(CM_ASK_TAKE, at, cm_state.answer_len);
+}
+
 bool cm_host_ready(int64_t deadline, uint32_t *ret);
 
 u32 Z_hostZ_wait(u64 deadline)

@@ -22,6 +22,14 @@ enum cm_entry {
     CM_ENTRY_POLL
 };
 
+/* What the guest asks of the channel; it leaves its stack meanwhile, for the other end may let us wait. */
+enum cm_ask {
+    CM_ASK_NOTHING,
+    CM_ASK_CALL,   /* send the fields at ask_at as a CALL frame */
+    CM_ASK_CANCEL, /* or a CALL_CANCEL frame */
+    CM_ASK_TAKE,   /* read the payload of the answer to ask_at, or skip it when that is 0 */
+};
+
 struct cm_guest_state {
     /* The call that runs on stack 0. */
     uint32_t entry, arg[2], result;
@@ -35,6 +43,11 @@ struct cm_guest_state {
     int64_t deadline; /* of the wait that gave the stack up: monotonic ns, < 0: none */
     uint32_t wait_result;
 
+    enum cm_ask ask;
+    uint32_t ask_at, ask_len;
+    /* An ANSWER whose header was read, and its payload not yet: the call's number, 0 for none. */
+    uint32_t answer_number, answer_len;
+
     uint32_t max_pages; /* the session's memory limit in pages of 64 KiB */
     uint32_t guards[CM_STACKS], guard_count; /* pages of linear memory without access */
 
@@ -46,7 +59,7 @@ extern struct cm_guest_state cm_state;
 
 /* What the poll address holds. */
 struct cm_guest_poll {
-    uint32_t tstate, breaker_offset, live, main, tripped, sigint_tripped;
+    uint32_t tstate, breaker_offset, live, main, tripped, sigint_tripped, calls;
 };
 
 /* Gate (gate.c). Saves the registers that a call keeps on the running stack, then runs the other one. */

@@ -23,6 +23,11 @@
 #define CM_IPC_EXECUTE_MAX (64u << 20)
 #define CM_IPC_OUTPUT_MAX  (256u << 10)
 #define CM_IPC_RESULT_MAX  (16u << 20)
+#define CM_IPC_CALL_MAX    ((16u << 20) + 1024) /* arguments and context of the largest limit, a name, heads */
+#define CM_IPC_ANSWER_MAX  ((16u << 20) + 1024)
+
+#define CM_CALL_NAME_MAX 256 /* bytes of a tool's name */
+#define CM_CALLS_AT_ONCE 512 /* calls of one execution that wait for their answers */
 
 /* What the number in field SAVE means. */
 enum cm_save { CM_SAVE_NEVER = 0, CM_SAVE_ALWAYS = 1, CM_SAVE_SUCCESS = 2 };

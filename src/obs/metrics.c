@@ -19,6 +19,7 @@ static const char *const outcome_labels[] = {CM_LABELS_OUTCOME(CM_V) NULL};
 static const char *const death_labels[] = {CM_LABELS_DEATH(CM_V) NULL};
 static const char *const end_labels[] = {CM_LABELS_END(CM_V) NULL};
 static const char *const status_labels[] = {CM_LABELS_STATUS(CM_V) NULL};
+static const char *const call_labels[] = {CM_LABELS_CALL(CM_V) NULL};
 static const char *const grpc_labels[] = {CM_LABELS_GRPC(CM_V) NULL};
 static const char *const handshake_labels[] = {CM_LABELS_HANDSHAKE(CM_V) NULL};
 static const char *const layer_labels[] = {CM_LABELS_LAYER(CM_V) NULL};
@@ -37,6 +38,7 @@ struct desc {
 #define LIST_CM_LABELS_DEATH     death_labels
 #define LIST_CM_LABELS_END       end_labels
 #define LIST_CM_LABELS_STATUS    status_labels
+#define LIST_CM_LABELS_CALL      call_labels
 #define LIST_CM_LABELS_GRPC      grpc_labels
 #define LIST_CM_LABELS_HANDSHAKE handshake_labels
 #define LIST_CM_LABELS_LAYER     layer_labels

@@ -26,6 +26,7 @@ enum cm_label_outcome { CM_LABELS_OUTCOME(CM_V) };
 enum cm_label_death { CM_LABELS_DEATH(CM_V) };
 enum cm_label_end { CM_LABELS_END(CM_V) };
 enum cm_label_status { CM_LABELS_STATUS(CM_V) };
+enum cm_label_call { CM_LABELS_CALL(CM_V) };
 enum cm_label_grpc { CM_LABELS_GRPC(CM_V) };
 enum cm_label_handshake { CM_LABELS_HANDSHAKE(CM_V) };
 enum cm_label_layer { CM_LABELS_LAYER(CM_V) };

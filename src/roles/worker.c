@@ -60,14 +60,77 @@ static void on_spawn(void)
     tick(true);
 }
 
-const struct cm_guest_ops cm_worker_ops = {.emit = cm_output_emit, .spawned = on_spawn, .crashed = cm_crash_report};
-
 static _Noreturn void leave(int code)
 {
     _exit(code);
 }
 
-/* Until the deadline, an interrupt, or the end of the gateway. */
+/* ---- the guest's calls of tools, and their answers */
+
+/* The gateway sends nothing but answers while an execution runs. */
+static void read_answer(void)
+{
+    struct cm_ipc_header h;
+    struct cm_err err;
+    if (cm_ipc_read_header(FD, CM_IPC_GATEWAY, CM_IPC_WORKER, &h, &err) <= 0)
+        leave(0); /* the gateway is gone */
+    if (h.type != CM_MSG_ANSWER || h.id == 0 || h.id > UINT32_MAX)
+        leave(71);
+    cm_state.answer_number = (uint32_t)h.id;
+    cm_state.answer_len = h.len;
+}
+
+static bool answered(void)
+{
+    struct pollfd p = {.fd = FD, .events = POLLIN};
+    const struct timespec now = {0, 0};
+    if (ppoll(&p, 1, &now, NULL) <= 0 || !(p.revents & POLLIN))
+        return false;
+    read_answer();
+    return true;
+}
+
+/* Output that was printed before a call reaches the gateway before it. Nothing is left in the buffer then, so no
+ * handler's push can come between the parts of the frame. */
+static int send_call(enum cm_ipc_type type, uint64_t id, struct cm_err *err)
+{
+    const void *fields = cm_guest_memory(cm_state.ask_at, cm_state.ask_len);
+    int rc = fields ? cm_output_flush(err) : cm_err_set(err, CM_ERR_PROTOCOL, "a call outside of the guest's memory");
+    return rc ? rc : cm_ipc_write_payload(FD, type, id, fields, cm_state.ask_len, err);
+}
+
+static int take_answer(struct cm_err *err)
+{
+    uint32_t len = cm_state.answer_len;
+    void *to = cm_state.ask_at ? cm_guest_memory(cm_state.ask_at, len) : NULL;
+    cm_state.answer_number = 0;
+    return to ? cm_ipc_read_payload(FD, to, len, err) : cm_ipc_skip_payload(FD, len, err);
+}
+
+static void do_what_it_asks(uint64_t id)
+{
+    struct cm_err err;
+    int rc = cm_state.ask == CM_ASK_TAKE
+                 ? take_answer(&err)
+                 : send_call(cm_state.ask == CM_ASK_CALL ? CM_MSG_CALL : CM_MSG_CALL_CANCEL, id, &err);
+    if (rc)
+        leave(71);
+}
+
+/* The execution has ended with the payload of an answer unread. */
+static int skip_answer(struct cm_err *err)
+{
+    uint32_t len = cm_state.answer_number ? cm_state.answer_len : 0;
+    cm_guest_drop_answer();
+    return len ? cm_ipc_skip_payload(FD, len, err) : 0;
+}
+
+/* ---- waiting and running */
+
+const struct cm_guest_ops cm_worker_ops = {
+    .emit = cm_output_emit, .spawned = on_spawn, .answered = answered, .crashed = cm_crash_report};
+
+/* Until the deadline, an answer, an interrupt, or the end of the gateway. */
 static uint32_t wait_for_guest(void)
 {
     struct cm_err err;
@@ -82,19 +145,28 @@ static uint32_t wait_for_guest(void)
         if (left <= 0)
             break;
         struct timespec t = {.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
-        struct pollfd p = {.fd = FD, .events = POLLRDHUP};
-        if (ppoll(&p, 1, &t, NULL) > 0)
+        struct pollfd p = {.fd = FD, .events = (short)(POLLRDHUP | (cm_guest_calling() ? POLLIN : 0))};
+        if (ppoll(&p, 1, &t, NULL) <= 0)
+            continue;
+        if (p.revents != POLLIN)
             leave(0); /* the gateway is gone */
+        read_answer();
+        break;
     }
     tick(cm_guest_threaded());
-    return cm_guest_interrupted() ? CM_WAIT_INTERRUPT : CM_WAIT_DEADLINE;
+    return cm_guest_interrupted() ? CM_WAIT_INTERRUPT : cm_state.answer_number ? CM_WAIT_ANSWER : CM_WAIT_DEADLINE;
 }
 
 /* Until the call that the guest is in has returned. */
 static enum cm_guest_event run(uint64_t id, uint32_t *ret)
 {
     enum cm_guest_event event;
-    while ((event = cm_guest_run(ret)) == CM_GUEST_WAITS) {
+    while ((event = cm_guest_run(ret)) == CM_GUEST_WAITS || event == CM_GUEST_ASKS) {
+        if (event == CM_GUEST_ASKS) {
+            do_what_it_asks(id);
+            cm_guest_resume(0);
+            continue;
+        }
         uint32_t answer = wait_for_guest();
         if (life.on_wait && answer == CM_WAIT_DEADLINE)
             life.on_wait(id);
@@ -162,6 +234,8 @@ static int finish(uint64_t id, uint32_t answer, enum cm_save save, struct cm_err
     bool success = false;
     tick(false); /* left-over threads rest until the next execution */
     int rc = cm_output_flush(err);
+    if (!rc)
+        rc = skip_answer(err);
     if (!rc)
         rc = send_result(id, answer, &success, err);
     if (!rc && life.save && (save == CM_SAVE_ALWAYS || (save == CM_SAVE_SUCCESS && success)))
@@ -256,10 +330,14 @@ _Noreturn void cm_worker_serve(const struct cm_worker_life *how)
     struct cm_ipc_header h;
     life = *how;
     cm_crash_channel(FD);
+    if (!life.thawed)
+        cm_guest_drop_answer(); /* whatever a restored state says */
     if (life.thawed ? go_on(life.id, &err) : greet(&err))
         leave(70);
-    while (cm_ipc_read_header(FD, CM_IPC_GATEWAY, CM_IPC_WORKER, &h, &err) > 0)
-        if (execute(&h, &err))
+    while (cm_ipc_read_header(FD, CM_IPC_GATEWAY, CM_IPC_WORKER, &h, &err) > 0) {
+        bool late = h.type == CM_MSG_ANSWER; /* to a call of the execution before */
+        if (late ? cm_ipc_skip_payload(FD, h.len, &err) : h.type != CM_MSG_EXECUTE || execute(&h, &err))
             leave(71);
+    }
     leave(0);
 }

@@ -14,7 +14,7 @@
 #include "obs/log.h"
 #include "session/locals.h"
 
-/* What the frame's heads and numbers take besides code and context. */
+/* What the frame's heads and numbers take besides its texts. */
 #define FRAME_SLACK 256
 
 /* asking */
@@ -32,31 +32,46 @@ static void set_limits(struct cm_exec *e, const struct cm_limits *base, const st
     cm_limits_cap(&e->limits, req->caps);
 }
 
+static void place(char **to, char **ret, size_t *ret_len, const char *text, size_t len)
+{
+    if (!text)
+        return;
+    *ret = *to;
+    *ret_len = len;
+    if (len > 0)
+        memcpy(*to, text, len);
+    *to += len;
+}
+
 static int copy_source(struct cm_exec *e, const struct cm_exec_request *req, struct cm_err *err)
 {
     if (req->code_len > cm_exec_limit(e, CM_LIMIT_CODE_LENGTH))
         return cm_err_set(err, CM_ERR_TOO_LARGE,
                           "code: has %zu bytes, limits.code_length is %llu; split it into several executions",
                           req->code_len, (unsigned long long)cm_exec_limit(e, CM_LIMIT_CODE_LENGTH));
-    size_t rules_len = e->strict ? strlen(e->m->config.strict_rules) + 1 : 0;
-    if (req->code_len + req->context_len < req->code_len ||
-        req->code_len + req->context_len > CM_IPC_EXECUTE_MAX - FRAME_SLACK - rules_len)
-        return cm_err_set(err, CM_ERR_TOO_LARGE, "code and context have more than %u bytes",
-                          CM_IPC_EXECUTE_MAX - FRAME_SLACK);
-    e->code = malloc(rules_len + req->code_len + req->context_len + 1);
+    const char *rules = e->strict ? e->m->config.strict_rules : NULL;
+    size_t left = CM_IPC_EXECUTE_MAX - FRAME_SLACK, size = 0, rules_len = rules ? strlen(rules) + 1 : 0;
+    const size_t parts[] = {rules_len, req->code_len, req->context_len, req->config_len, req->tools_len};
+    for (unsigned i = 0; i < CM_COUNT_OF(parts); i++) {
+        if (parts[i] > left - size)
+            return cm_err_set(err, CM_ERR_TOO_LARGE,
+                              "code, context, config and the list of tools have more than %zu bytes", left);
+        size += parts[i];
+    }
+    e->code = malloc(size + 1);
     if (!e->code)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the code");
-    if (rules_len > 0) {
-        memcpy(e->code, e->m->config.strict_rules, rules_len - 1);
-        e->code[rules_len - 1] = '\n';
+    char *to = e->code;
+    if (rules) {
+        to = mempcpy(to, rules, rules_len - 1);
+        *to++ = '\n';
     }
-    memcpy(e->code + rules_len, req->code, req->code_len);
+    memcpy(to, req->code, req->code_len);
+    to += req->code_len;
     e->code_len = rules_len + req->code_len;
-    if (req->context) {
-        e->context = e->code + e->code_len;
-        e->context_len = req->context_len;
-        memcpy(e->context, req->context, req->context_len);
-    }
+    place(&to, &e->context, &e->context_len, req->context, req->context_len);
+    place(&to, &e->cfg, &e->cfg_len, req->config, req->config_len);
+    place(&to, &e->tools, &e->tools_len, req->tools, req->tools_len);
     return 0;
 }
 
@@ -94,6 +109,7 @@ struct cm_exec *cm_exec_free(struct cm_exec *e)
         cm_stored_finish(e->stored);
     cm_keep_done(&e->out);
     cm_keep_done(&e->err_out);
+    cm_timer_close(e->calls_timer);
     free(e->late);
     free(e->code);
     free(e);
@@ -113,6 +129,13 @@ int cm_exec_send(struct cm_exec *e, bool once, struct cm_channel *ch, struct cm_
     cm_ipc_put_bytes(&msg, CM_FIELD_CODE, e->code, e->code_len);
     if (e->context)
         cm_ipc_put_bytes(&msg, CM_FIELD_CONTEXT, e->context, e->context_len);
+    if (e->cfg)
+        cm_ipc_put_bytes(&msg, CM_FIELD_CONFIG, e->cfg, e->cfg_len);
+    if (e->tools) {
+        cm_ipc_put_bytes(&msg, CM_FIELD_TOOLS, e->tools, e->tools_len);
+        cm_ipc_put_uint(&msg, CM_FIELD_TOOL_CALLS, cm_exec_limit(e, CM_LIMIT_TOOL_CALLS));
+        cm_ipc_put_uint(&msg, CM_FIELD_TOOL_ARGUMENT, cm_exec_limit(e, CM_LIMIT_TOOL_ARGUMENT));
+    }
     cm_ipc_put_uint(&msg, CM_FIELD_MODE, (uint64_t)e->mode | (e->strict ? CM_EXEC_STRICT : 0));
     cm_ipc_put_uint(&msg, CM_FIELD_LOCALS_MAX, cm_exec_limit(e, CM_LIMIT_LOCALS));
     cm_ipc_put_uint(&msg, CM_FIELD_RESULT_MAX, cm_exec_limit(e, CM_LIMIT_RESULT));
@@ -123,7 +146,7 @@ int cm_exec_send(struct cm_exec *e, bool once, struct cm_channel *ch, struct cm_
     if (once || e->atomic) /* whatever the mode: a session that stays is saved */
         cm_ipc_put_uint(&msg, CM_FIELD_SAVE, e->atomic ? CM_SAVE_SUCCESS : CM_SAVE_NEVER);
     e->start_ns = cm_clock_ns();
-    e->context = NULL;
+    e->context = e->cfg = e->tools = NULL;
     return cm_channel_send_owned(ch, &msg, cm_steal(e->code), err);
 }
 

@@ -3,6 +3,7 @@
  *
  *     manager  table, admission, drain        session  the state machine
  *     exec     one execution and its answer   worker   processes and the pool of spare ones
+ *     calls    of tools, by the code
  *     zygote   the process that forks them      slots    who may compute now
  *     keep, outputs   what was printed          pressure the memory that is left
  *
@@ -61,8 +62,8 @@ struct cm_exec {
     char id[CM_EXEC_ID_MAX], session_id[CM_SESSION_ID_MAX];
     char correlation_id[CM_CORRELATION_MAX];
     uint64_t seq; /* id of its frames */
-    char *code, *context; /* one allocation, at `code`; the channel's when sent */
-    size_t code_len, context_len;
+    char *code, *context, *cfg, *tools; /* one allocation, at `code`; the channel's when sent */
+    size_t code_len, context_len, cfg_len, tools_len;
     enum cm_exec_mode mode;
     bool strict; /* its code begins with the rules */
     struct cm_limits limits;
@@ -78,6 +79,11 @@ struct cm_exec {
     bool atomic; /* unless it succeeds, the session goes back to the state before it */
     /* The answer of an atomic execution that failed, until the session is back: a copy of its fields. */
     struct cm_ipc_fields *late;
+    struct cm_call *calls; /* that are not answered yet */
+    unsigned calls_live, calls_made;
+    bool calls_over; /* it was interrupted: what it calls now fails */
+    struct cm_timer *calls_timer; /* NULL before the first call */
+    uint64_t calls_due_ns; /* when it comes; 0: it does not */
     struct cm_task task; /* for the answer below */
     struct cm_err err;
 };
@@ -114,6 +120,18 @@ int cm_exec_keep(struct cm_exec *e, const struct cm_ipc_fields *f);
 void cm_exec_fail(struct cm_exec *e, enum cm_label_outcome outcome, int code, const char *text);
 /* The same at once, for the end of the manager. */
 void cm_exec_fail_now(struct cm_exec *e);
+
+/* calls */
+
+/* True when a CALL or CALL_CANCEL frame keeps its promises; else *err says which it broke. */
+bool cm_calls_check(const struct cm_exec *e, const struct cm_ipc_header *head, const struct cm_ipc_fields *f,
+                    struct cm_err *err);
+/* A checked frame. Calls back. */
+void cm_calls_frame(struct cm_exec *e, const struct cm_ipc_header *head, const struct cm_ipc_fields *f);
+/* Its time is over: all calls fail, and those that it still makes. Calls back. */
+void cm_calls_cancel(struct cm_exec *e);
+/* Forgets its calls; nothing is sent to its worker, which may be gone. Calls back. */
+void cm_calls_end(struct cm_exec *e);
 
 /* session */
 
@@ -159,7 +177,8 @@ struct cm_session {
 /* What comes with an event. */
 struct cm_session_input {
     struct cm_worker *worker; /* WORKER */
-    const struct cm_ipc_fields *fields; /* OUTPUT, RESULT */
+    const struct cm_ipc_header *head; /* CALL */
+    const struct cm_ipc_fields *fields; /* OUTPUT, RESULT, CALL */
     const struct cm_err *err; /* FAILED, DEATH */
     int *checkpoint; /* DEATH: may be stolen */
     enum cm_label_end reason; /* END */
@@ -171,7 +190,7 @@ struct cm_session *cm_session_new(struct cm_sessions *m, bool oneshot, struct cm
                                   struct cm_err *err);
 /* The session may be gone afterwards. */
 void cm_session_event(struct cm_session *s, enum cm_session_event event, const struct cm_session_input *in);
-/* OUTPUT or RESULT from the session's worker. 0, or CM_ERR_PROTOCOL when the frame is out of place or broken. After
+/* OUTPUT, RESULT, CALL or CALL_CANCEL from the session's worker. 0, or CM_ERR_PROTOCOL when the frame is out of place or broken. After
  * 0 the session and the worker's channel may be gone. */
 int cm_session_frame(struct cm_session *s, const struct cm_ipc_header *head, const struct cm_ipc_fields *f,
                      struct cm_err *err);

@@ -113,6 +113,9 @@ static int check_config(const struct cm_sessions_config *c, struct cm_err *err)
         (uint64_t)c->caps.at[CM_LIMIT_LOCALS] > CM_IPC_RESULT_MAX / 4 || c->limits.at[CM_LIMIT_LOCALS] < 2)
         return cm_err_set(err, CM_ERR_CONFIG, "the result's limit is above %u or the locals' not from 2 to %u bytes",
                           CM_IPC_RESULT_MAX / 8, CM_IPC_RESULT_MAX / 4);
+    if (c->caps.at[CM_LIMIT_TOOL_ARGUMENT] + CM_CALL_NAME_MAX + 64 > CM_IPC_CALL_MAX ||
+        c->caps.at[CM_LIMIT_TOOL_RESULT] + 64 > CM_IPC_ANSWER_MAX || c->caps.at[CM_LIMIT_TOOL_CALLS] > UINT32_MAX)
+        return cm_err_set(err, CM_ERR_CONFIG, "the limits of calls are above what frames hold");
     for (int i = 0; i < CM_LIMITS; i++)
         if (c->limits.at[i] > c->caps.at[i])
             return cm_err_set(err, CM_ERR_CONFIG, "the default of the limit %s is above its cap",

@@ -67,6 +67,7 @@ static struct cm_exec *take_running(struct cm_session *s)
 {
     struct cm_exec *e = s->running;
 
+    cm_calls_end(e);
     set_running(s, NULL);
     e->session = NULL;
     return e;
@@ -216,6 +217,11 @@ static void collect(struct cm_session *s, const struct cm_session_input *in)
         e->ops.output(e->arg, stream, data, len);
 }
 
+static void call(struct cm_session *s, const struct cm_session_input *in)
+{
+    cm_calls_frame(s->running, in->head, in->fields);
+}
+
 /* The time after which a process that was killed should be gone. */
 #define KILL_DEADLINE_MS 2000
 
@@ -245,6 +251,7 @@ static void finish(struct cm_session *s, const struct cm_session_input *in)
 
     s->used_ns = cm_clock_ns();
     s->memory_bytes = cm_ipc_get_uint(in->fields, CM_FIELD_PEAK_MEMORY, 0);
+    cm_calls_end(e);
     if (e->atomic && !s->oneshot && has_failed(e, in->fields)) {
         cm_exec_look(e, s->worker);  /* which is about to go, and its clock with it */
         cm_exec_keep(e, in->fields); /* without memory for it, its reason is what gets lost */
@@ -269,7 +276,8 @@ static void interrupt(struct cm_session *s, const struct cm_session_input *in)
     (void)in;
     s->running->timed_out = !s->running->abandoned && !s->running->stopped;
     s->kill_at_ns = cm_clock_ns() + (uint64_t)(s->m->config.grace_s * 1e9);
-    cm_worker_interrupt(s->worker);
+    cm_worker_interrupt(s->worker); /* first: its main thread shall hear of this, and not of a call that failed */
+    cm_calls_cancel(s->running);
     cm_timer_start(s->timer, CM_INTERRUPT_EVERY_MS, CM_INTERRUPT_EVERY_MS);
 }
 
@@ -316,6 +324,8 @@ static void restore(struct cm_session *s, const struct cm_session_input *in)
 {
     s->worker = NULL; /* its own room ends it */
     s->cause = *in->err;
+    if (s->running)
+        cm_calls_end(s->running);
     if (s->oneshot) {
         lose(s, in);
         return;
@@ -460,14 +470,16 @@ static bool output_is_sound(const struct cm_ipc_fields *f, struct cm_err *err)
 int cm_session_frame(struct cm_session *s, const struct cm_ipc_header *head, const struct cm_ipc_fields *f,
                      struct cm_err *err)
 {
-    bool output = head->type == CM_MSG_OUTPUT;
-    enum cm_session_event event = output ? CM_SE_OUTPUT : CM_SE_RESULT;
+    bool output = head->type == CM_MSG_OUTPUT, result = head->type == CM_MSG_RESULT;
+    enum cm_session_event event = output ? CM_SE_OUTPUT : result ? CM_SE_RESULT : CM_SE_CALL;
 
     if (!cells[s->state][event].act || !s->running || s->running->seq != head->id)
-        return cm_err_set(err, CM_ERR_PROTOCOL, "%s frame for no running execution", output ? "OUTPUT" : "RESULT");
-    if (!(output ? output_is_sound(f, err) : cm_exec_check_result(s->running, f, err)))
+        return cm_err_set(err, CM_ERR_PROTOCOL, "%s frame for no running execution", cm_ipc_message(head->type)->name);
+    if (!(output   ? output_is_sound(f, err)
+          : result ? cm_exec_check_result(s->running, f, err)
+                   : cm_calls_check(s->running, head, f, err)))
         return CM_ERR_PROTOCOL;
-    cm_session_event(s, event, &(struct cm_session_input){.fields = f});
+    cm_session_event(s, event, &(struct cm_session_input){.head = head, .fields = f});
     return 0;
 }
 

@@ -77,6 +77,7 @@ enum cm_call_failure {
     CM_CALL_LIMIT, /* calls of the execution, or bytes of arguments or result */
     CM_CALL_TIMEOUT,
     CM_CALL_UNAVAILABLE, /* the tool service cannot be reached or refuses us */
+    CM_CALL_CANCELLED, /* the execution was interrupted: only the session room says so */
 };
 
 /* Pointers stay the caller's and are copied before the call returns. */
@@ -126,12 +127,14 @@ struct cm_exec_ops {
     /* The code calls a tool. Pointers of the request live until it returns; the answer may come from inside. NULL: every
      * call fails with CM_CALL_UNKNOWN. */
     void (*call)(void *arg, struct cm_call *call, const struct cm_call_request *request);
-    /* Nobody waits for this call any more: the code has cancelled it, or its execution was interrupted or has ended. The
-     * pointer is dead when it returns. */
+    /* Nobody waits for this call any more: the code has cancelled it, its deadline has passed, or its execution was
+     * interrupted or has ended; also of an execution that is being abandoned, and then from inside that call. It may
+     * answer other calls, but not end an execution. The pointer is dead when it returns. */
     void (*call_gone)(void *arg, struct cm_call *call);
 };
 
-/* `json` is one checked JSON value. Longer than the limit `tool_result`: the call fails with CM_CALL_LIMIT. */
+/* `json` is one checked JSON value. Longer than the limit `tool_result`: the call fails with CM_CALL_LIMIT. Both end the
+ * call. */
 void cm_call_answer(struct cm_call *call, const char *json, size_t len);
 /* `text` is one line or more of UTF-8 for the code's author; cut to 64 KiB. */
 void cm_call_fail(struct cm_call *call, enum cm_call_failure why, const char *text, size_t len);

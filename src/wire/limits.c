@@ -72,7 +72,7 @@ static int ask(struct reading *r, int limit, double v)
 {
     double cap = r->caps->at[limit];
 
-    if (limit == CM_LIMIT_TIMEOUT && v > cap && isfinite(v))
+    if ((limit == CM_LIMIT_TIMEOUT || limit == CM_LIMIT_TOOL_TIMEOUT) && v > cap && isfinite(v))
         v = cap;
     int rc = check_value(limit, v, cap, r->err);
     if (rc < 0)

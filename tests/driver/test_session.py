@@ -62,8 +62,15 @@ S()'''), 'true')
         self.assertEqual(self.value('result = 1', mode=1), '1')
         self.assertEqual(self.value('def f():\n  global result\n  result = 1\nf()', mode=1), '1')
 
-    def test_oneshot_result_given_by_context(self):
-        self.assertEqual(self.value('result + 1', mode=1, context={'result': 1}), '2')
+    def test_oneshot_gets_its_context_as_a_whole(self):
+        self.assertEqual(self.value('context["a"] + config["b"]', mode=1, context={'a': 1}, config='{"b": 2}'), '3')
+        self.assertEqual(self.value('context, config', mode=1), '(None, {})')
+        self.failure('a', 'NameError', mode=1, context={'a': 1})
+
+    def test_config_is_there_when_it_was_sent(self):
+        self.failure('config', 'NameError')
+        self.assertEqual(self.value('config', config='{"b": 2}'), "{'b': 2}")
+        self.assertEqual(self.value('config', config=None), "{'b': 2}")  # a variable like others
 
 
 class State(DriverTest):

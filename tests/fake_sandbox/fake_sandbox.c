@@ -29,6 +29,7 @@ struct call {
     const char *context;
     size_t context_len;
     unsigned nth; /* execution of this session, from 1 */
+    unsigned calls; /* of tools that it has made */
 };
 
 /* What a session "saves": how many executions it has answered, and after which. */
@@ -278,16 +279,191 @@ static void do_poison(struct call *c)
     _exit(1);
 }
 
+/* calls of tools */
+
+static void send_call(struct call *c, unsigned number, const char *name, const char *arguments, size_t len)
+{
+    struct cm_ipc_msg m;
+
+    cm_ipc_msg_begin(&m, CM_MSG_CALL, c->id);
+    cm_ipc_put_uint(&m, CM_FIELD_CALL, number);
+    if (name)
+        cm_ipc_put_bytes(&m, CM_FIELD_NAME, name, strlen(name));
+    if (arguments)
+        cm_ipc_put_bytes(&m, CM_FIELD_ARGUMENTS, arguments, len);
+    if (cm_ipc_write(c->fd, &m, NULL) < 0)
+        _exit(1);
+}
+
+static void call(struct call *c, const char *name)
+{
+    send_call(c, ++c->calls, name, "{\"a\":1}", 7);
+}
+
+/* The next answer, as "NUMBER: DATA" or "NUMBER: failure WHY: TEXT". */
+static void await_answer(struct call *c, char *to, size_t size)
+{
+    struct cm_ipc_header head;
+    struct cm_ipc_fields f;
+    size_t len;
+
+    if (cm_ipc_read_header(c->fd, CM_IPC_GATEWAY, CM_IPC_WORKER, &head, NULL) != 1 || head.type != CM_MSG_ANSWER)
+        _exit(1);
+    cm_autofree uint8_t *payload = malloc(head.len + 1);
+    if (!payload || cm_ipc_read_payload(c->fd, payload, head.len, NULL) < 0 ||
+        cm_ipc_fields_get(payload, head.len, &f, NULL) < 0)
+        _exit(1);
+    if (cm_ipc_get_uint(&f, CM_FIELD_SUCCESS, 0)) {
+        const char *data = cm_ipc_get_bytes(&f, CM_FIELD_DATA, &len);
+        snprintf(to, size, "%u: %.*s", (unsigned)head.id, (int)len, data);
+    } else {
+        const char *text = cm_ipc_get_bytes(&f, CM_FIELD_ERROR, &len);
+        snprintf(to, size, "%u: failure %u: %.*s", (unsigned)head.id,
+                 (unsigned)cm_ipc_get_uint(&f, CM_FIELD_FAILURE, 99), (int)len, text);
+    }
+}
+
+static void do_call(struct call *c)
+{
+    char text[400];
+
+    call(c, c->arg);
+    await_answer(c, text, sizeof text);
+    succeed(c, text);
+}
+
+/* "calls N NAME": all at once; the answers in the order in which they come. */
+static void do_calls(struct call *c)
+{
+    char *name, text[400] = "", one[100];
+    unsigned n = (unsigned)strtoul(c->arg, &name, 10);
+
+    for (unsigned i = 0; i < n; i++)
+        call(c, name + 1);
+    for (unsigned i = 0; i < n; i++) {
+        await_answer(c, one, sizeof one);
+        if (strlen(text) + strlen(one) + 2 < sizeof text)
+            strcat(strcat(text, one), "\n");
+    }
+    succeed(c, text);
+}
+
+static void cancel_call(struct call *c, unsigned number)
+{
+    struct cm_ipc_msg m;
+
+    cm_ipc_msg_begin(&m, CM_MSG_CALL_CANCEL, c->id);
+    cm_ipc_put_uint(&m, CM_FIELD_CALL, number);
+    if (cm_ipc_write(c->fd, &m, NULL) < 0)
+        _exit(1);
+}
+
+/* Cancels its first call, and then makes another one. */
+static void do_cancelcall(struct call *c)
+{
+    call(c, c->arg);
+    cancel_call(c, 1);
+    cancel_call(c, 1);
+    c->arg = "echo";
+    do_call(c);
+}
+
+static void do_leavecall(struct call *c)
+{
+    call(c, c->arg);
+    succeed(c, "left");
+}
+
+static void do_hangcall(struct call *c)
+{
+    call(c, c->arg);
+    do_hang(c);
+}
+
+static void do_diecall(struct call *c)
+{
+    call(c, c->arg);
+    nap(50);
+    _exit(1);
+}
+
+/* What no guest would send. */
+static void do_badcall(struct call *c)
+{
+    static char large[1100] = "{\"a\":\"";
+    const char *how = c->arg;
+
+    memset(large + 6, 'x', 1000);
+    strcpy(large + 1006, "\"}");
+    if (!strcmp(how, "number"))
+        send_call(c, 2, "echo", "{}", 2);
+    else if (!strcmp(how, "zero"))
+        send_call(c, 0, "echo", "{}", 2);
+    else if (!strcmp(how, "again"))
+        call(c, "never"), send_call(c, 1, "echo", "{}", 2);
+    else if (!strcmp(how, "name"))
+        send_call(c, 1, NULL, "{}", 2);
+    else if (!strcmp(how, "empty"))
+        send_call(c, 1, "", "{}", 2);
+    else if (!strcmp(how, "utf8"))
+        send_call(c, 1, "\xff", "{}", 2);
+    else if (!strcmp(how, "arguments"))
+        send_call(c, 1, "echo", NULL, 0);
+    else if (!strcmp(how, "array"))
+        send_call(c, 1, "echo", "[1]", 3);
+    else if (!strcmp(how, "json"))
+        send_call(c, 1, "echo", "{\"a\":}", 6);
+    else if (!strcmp(how, "large"))
+        send_call(c, 1, "echo", large, strlen(large));
+    else if (!strcmp(how, "cancel"))
+        cancel_call(c, 1);
+    else if (!strcmp(how, "late"))
+        succeed(c, NULL), call(c, "echo");
+    else if (!strcmp(how, "many"))
+        for (unsigned i = 0; i <= CM_CALLS_AT_ONCE; i++)
+            call(c, "never");
+    else if (!strcmp(how, "limit"))
+        for (unsigned i = 0; i < 601; i++) {
+            char text[100];
+            call(c, "echo");
+            await_answer(c, text, sizeof text);
+        }
+    do_hang(c);
+}
+
 static const struct {
     const char *word;
     void (*act)(struct call *c);
 } acts[] = {
-    {"echo", do_echo},           {"stderr", do_stderr}, {"count", do_count},   {"context", do_context},
-    {"error", do_error},         {"sleep", do_sleep},   {"burn", do_burn},     {"hang", do_hang},
-    {"exit", do_exit},           {"signal", do_signal}, {"trap", do_trap},     {"crash", do_crash},
-    {"garbage", do_garbage},     {"flood", do_flood},   {"badutf", do_badutf}, {"badlocals", do_badlocals},
-    {"wrongid", do_wrongid},     {"twice", do_twice},   {"forge", do_forge},   {"hangup", do_hangup},
-    {"lastwords", do_lastwords}, {"poison", do_poison},
+    {"echo", do_echo},
+    {"stderr", do_stderr},
+    {"count", do_count},
+    {"context", do_context},
+    {"error", do_error},
+    {"sleep", do_sleep},
+    {"burn", do_burn},
+    {"hang", do_hang},
+    {"exit", do_exit},
+    {"signal", do_signal},
+    {"trap", do_trap},
+    {"crash", do_crash},
+    {"garbage", do_garbage},
+    {"flood", do_flood},
+    {"badutf", do_badutf},
+    {"badlocals", do_badlocals},
+    {"wrongid", do_wrongid},
+    {"twice", do_twice},
+    {"forge", do_forge},
+    {"hangup", do_hangup},
+    {"lastwords", do_lastwords},
+    {"poison", do_poison},
+    {"call", do_call},
+    {"calls", do_calls},
+    {"cancelcall", do_cancelcall},
+    {"leavecall", do_leavecall},
+    {"hangcall", do_hangcall},
+    {"diecall", do_diecall},
+    {"badcall", do_badcall},
 };
 
 static void act(struct call *c, const char *code)
@@ -344,8 +520,11 @@ static bool serve_one(int fd, unsigned nth)
     struct cm_ipc_fields f;
     size_t len;
 
-    if (cm_ipc_read_header(fd, CM_IPC_GATEWAY, CM_IPC_WORKER, &head, NULL) != 1)
-        return false;
+    do {
+        if (cm_ipc_read_header(fd, CM_IPC_GATEWAY, CM_IPC_WORKER, &head, NULL) != 1 ||
+            (head.type == CM_MSG_ANSWER && cm_ipc_skip_payload(fd, head.len, NULL) < 0))
+            return false;
+    } while (head.type == CM_MSG_ANSWER);
     cm_autofree uint8_t *payload = malloc(head.len + 1);
     if (!payload || cm_ipc_read_payload(fd, payload, head.len, NULL) < 0 ||
         cm_ipc_fields_get(payload, head.len, &f, NULL) < 0)

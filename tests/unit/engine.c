@@ -74,11 +74,12 @@ static void interrupt_with_wild_words(void)
     struct cm_guest_poll *p = cm_guest_memory(cm_state.poll, sizeof *p);
     CHECK(p);
     for (size_t i = 0; i < sizeof wild / sizeof *wild; i++) {
-        *p = (struct cm_guest_poll){wild[i], wild[i], wild[i], wild[i], wild[i], wild[i]};
+        *p = (struct cm_guest_poll){wild[i], wild[i], wild[i], wild[i], wild[i], wild[i], wild[i]};
         cm_guest_interrupt();
         cm_guest_nudge();
         cm_guest_clear_interrupt();
         cm_guest_threaded();
+        cm_guest_calling();
         cm_state.poll = wild[i]; /* of the host's own, but it came from the guest once */
         cm_guest_interrupt();
         cm_guest_clear_interrupt();

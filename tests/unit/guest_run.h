@@ -37,6 +37,8 @@ static struct cm_image image;
 static char printed[4096];
 static size_t printed_len;
 static void (*in_emit)(void); /* what a test wants to do on the guest's stack */
+static void (*in_ask)(void);  /* does what cm_state.ask says; NULL: nothing is asked */
+static bool (*in_wait)(void); /* puts an answer that has come into cm_state; NULL: none comes */
 
 /* In a child: the assertions of the test program would return into the parent's tests. */
 #define CHECK(what)                                                                                                    \
@@ -70,7 +72,12 @@ static inline void crashed(const char *report, size_t len)
         _exit(3);
 }
 
-static const struct cm_guest_ops ops = {.emit = emit, .crashed = crashed};
+static inline bool answered(void)
+{
+    return in_wait && in_wait();
+}
+
+static const struct cm_guest_ops ops = {.emit = emit, .answered = answered, .crashed = crashed};
 
 /* guest_part.c: the same as of the guest's own code */
 void part_touch(volatile char *at);
@@ -99,6 +106,8 @@ static inline void map(uint64_t limit)
     CHECK(cm_guest_run(&result) == CM_GUEST_FINISHED && result == 0);
 }
 
+static const char *tool_list; /* of the executions that follow */
+
 /* Puts the fields of an EXECUTE frame into the guest and makes the call, without running it. */
 static inline void begin(const char *code)
 {
@@ -108,6 +117,11 @@ static inline void begin(const char *code)
     cm_ipc_put_bytes(&m, CM_FIELD_CODE, code, strlen(code));
     cm_ipc_put_uint(&m, CM_FIELD_LOCALS_MAX, 65536);
     cm_ipc_put_uint(&m, CM_FIELD_RESULT_MAX, 65536);
+    if (tool_list) {
+        cm_ipc_put_bytes(&m, CM_FIELD_TOOLS, tool_list, strlen(tool_list));
+        cm_ipc_put_uint(&m, CM_FIELD_TOOL_CALLS, 500);
+        cm_ipc_put_uint(&m, CM_FIELD_TOOL_ARGUMENT, 4096);
+    }
     CHECK(!cm_ipc_msg_finish(&m, NULL));
     uint32_t size = (uint32_t)cm_ipc_msg_size(&m) - CM_IPC_HEADER_SIZE;
     cm_guest_call(CM_ENTRY_ALLOC, size, 0);
@@ -126,10 +140,19 @@ static inline void begin(const char *code)
 static inline enum cm_guest_event go_on(uint32_t *ret)
 {
     enum cm_guest_event event;
-    while ((event = cm_guest_run(ret)) == CM_GUEST_WAITS) {
-        while (!cm_guest_interrupted() && (cm_state.deadline < 0 || (int64_t)cm_clock_ns() < cm_state.deadline))
+    while ((event = cm_guest_run(ret)) == CM_GUEST_WAITS || event == CM_GUEST_ASKS) {
+        if (event == CM_GUEST_ASKS) {
+            CHECK(in_ask);
+            in_ask();
+            cm_guest_resume(0);
+            continue;
+        }
+        while (!cm_guest_interrupted() && (cm_state.deadline < 0 || (int64_t)cm_clock_ns() < cm_state.deadline) &&
+               !answered())
             nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
-        cm_guest_resume(cm_guest_interrupted() ? CM_WAIT_INTERRUPT : CM_WAIT_DEADLINE);
+        cm_guest_resume(cm_guest_interrupted()   ? CM_WAIT_INTERRUPT
+                        : cm_state.answer_number ? CM_WAIT_ANSWER
+                                                 : CM_WAIT_DEADLINE);
     }
     return event;
 }

@@ -91,7 +91,8 @@ static inline void run_for(struct world *w, unsigned ms)
 #define STANDARD_LIMITS                                                                                                \
     [CM_LIMIT_CPU_TIME] = 9, [CM_LIMIT_MEMORY] = 1 << 20, [CM_LIMIT_OUTPUT] = 1000, [CM_LIMIT_RESULT] = 1000,          \
     [CM_LIMIT_LOCALS] = 1000, [CM_LIMIT_RECURSION] = 1000, [CM_LIMIT_CODE_LENGTH] = 64 << 20, [CM_LIMIT_FILES] = 100,  \
-    [CM_LIMIT_FILE_BYTES] = 1 << 20, [CM_LIMIT_QUEUE] = 2
+    [CM_LIMIT_FILE_BYTES] = 1 << 20, [CM_LIMIT_QUEUE] = 2, [CM_LIMIT_TOOL_CALLS] = 600,                                \
+    [CM_LIMIT_TOOL_ARGUMENT] = 1000, [CM_LIMIT_TOOL_RESULT] = 1000, [CM_LIMIT_TOOL_TIMEOUT] = 5
 
 static const struct cm_sessions_config standard = {
     .image_path = "plain",
@@ -109,7 +110,8 @@ static inline struct world *open_world(struct cm_sessions_config c)
     struct world *w = calloc(1, sizeof *w);
     struct cm_err err = {0};
 
-    c.sandbox_path = getenv("CM_FAKE_SANDBOX");
+    if (!c.sandbox_path)
+        c.sandbox_path = getenv("CM_FAKE_SANDBOX");
     assert_non_null(c.sandbox_path);
     w->loop = cm_loop_new(NULL);
     w->metrics = cm_metrics_new();
@@ -199,9 +201,11 @@ static inline void on_done(void *arg, const struct cm_exec_result *res, const st
     look(a->w);
 }
 
+static struct cm_exec_ops world_ops = {.output = on_output, .done = on_done}; /* a test may add to it */
+static const char *world_tools; /* the list of tools of the executions that follow */
+
 static inline int begin(struct world *w, const char *id, const char *code, double timeout_s, struct answer *a)
 {
-    static const struct cm_exec_ops ops = {.output = on_output, .done = on_done};
     struct cm_exec_request req = {.code = code,
                                   .code_len = strlen(code),
                                   .timeout_s = timeout_s,
@@ -210,8 +214,10 @@ static inline int begin(struct world *w, const char *id, const char *code, doubl
     bool abandon = a->abandon_on_output, delete = a->delete_on_done;
 
     req.atomic = a->atomic;
+    req.tools = world_tools;
+    req.tools_len = world_tools ? strlen(world_tools) : 0;
     *a = (struct answer){.w = w, .abandon_on_output = abandon, .delete_on_done = delete, .atomic = req.atomic};
-    int r = cm_sessions_execute(w->m, id, &req, &ops, a, &a->exec, NULL);
+    int r = cm_sessions_execute(w->m, id, &req, &world_ops, a, &a->exec, NULL);
     assert_false(a->done);
     return r;
 }

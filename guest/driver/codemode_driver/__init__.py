@@ -5,7 +5,7 @@ The host calls execute() for each cell, reseed() once in every session before it
 warm() once, when the memory image is built from which all sessions start.
 """
 
-from . import hashes, loop, network, streams
+from . import hashes, loop, network, streams, tools
 from .session import Session
 from .warmth import reseed, warm_up
 
@@ -18,11 +18,13 @@ _NO_MEMORY = (False, None, 'MemoryError: no memory was left to make the answer',
 _session = None
 
 
-def execute(code, context, mode, locals_max, result_max, recursion=0, memory_limit=0):
+def execute(code, context, mode, locals_max, result_max, recursion=0, memory_limit=0, config=None, tool_list=None,
+            tool_calls=0, tool_argument=0):
     """Runs one cell. Never raises.
 
     code        Python source
-    context     text of a JSON object whose members become globals before the run, or None
+    context     text of a JSON object whose members become globals before the run, or None; with mode 1 it becomes the
+                global `context` as a whole
     mode        0: the result is the repr of a last expression; 1: str(result) if the code binds `result`. Bit 16: the
                 code is looked at before it runs, and its first line has the rules: lists of names between commas,
                 `blocked;allowed;builtins`
@@ -30,6 +32,9 @@ def execute(code, context, mode, locals_max, result_max, recursion=0, memory_lim
     result_max  bytes of each of result, error and traceback at the most
     recursion   Python frames that the code may have on one another, 0: as many as in CPython
     memory_limit  bytes that the session may use, only to be named in errors; 0: not known
+    config      text of a JSON object that becomes the global `config`, or None
+    tool_list   text of a JSON array of [name, flags] of the application's tools; None: there is no tool service
+    tool_calls  calls of tools that it may make, with tool_argument bytes of arguments each
 
     Returns (success, result, error, error_type, traceback, locals, detail, cut): a bool, four str or None, the text of
     a JSON object, and, if the execution was interrupted, one line on where it was and what used its memory. `cut`
@@ -37,7 +42,8 @@ def execute(code, context, mode, locals_max, result_max, recursion=0, memory_lim
     surrogates.
     """
     try:
-        return _session.execute(code, context, mode, locals_max, result_max, recursion, memory_limit)
+        tools.begin(tool_list, tool_calls, tool_argument)
+        return _session.execute(code, context, mode, locals_max, result_max, recursion, memory_limit, config)
     except MemoryError:
         return _NO_MEMORY
     except BaseException:
@@ -64,4 +70,5 @@ hashes.install()
 loop.install()
 network.install()
 streams.install()
+tools.install()
 start()

@@ -22,7 +22,7 @@ import traceback
 import types
 from asyncio import events
 
-from . import loop, memory, report, streams, strict, values
+from . import loop, memory, report, streams, strict, tools, values
 
 MODE_ONESHOT, MODE_STRICT = 1, 16  # bits
 CELLS_KEPT = 1000          # sources kept for tracebacks and inspect.getsource
@@ -116,6 +116,13 @@ class _Exit:
         raise SystemExit(code)
 
 
+def _members(name, text):
+    members = json.loads(text)
+    if type(members) is not dict:
+        raise TypeError(f'{name} must be a JSON object, not {type(members).__name__}')
+    return members
+
+
 def _stores(code, name):
     """Whether a code object, or one inside it, binds the global `name`."""
     for step in dis.get_instructions(code):
@@ -144,14 +151,14 @@ class Session:
         builtins.input = _input
         builtins.exit, builtins.quit = _Exit('exit'), _Exit('quit')
 
-    def execute(self, source, context, mode, locals_max, result_max, recursion, memory_limit):
+    def execute(self, source, context, mode, locals_max, result_max, recursion, memory_limit, config):
         self._memory_limit = memory_limit
         self._prepare(recursion)
         result = error = kind = trace = detail = None
         success = True
         cut = 0
         try:
-            members = self._members(context) if context else {}
+            members = self._bindings(context, config, mode)
             tree = None
             if mode & MODE_STRICT:
                 line, _, source = source.partition('\n')
@@ -215,11 +222,13 @@ class Session:
             self._loop._run_forever_cleanup()
 
     @staticmethod
-    def _members(context):
-        members = json.loads(context)
-        if type(members) is not dict:
-            raise TypeError(f'context must be a JSON object, not {type(members).__name__}')
-        return members
+    def _bindings(context, config, mode):
+        """The globals that an execution brings along."""
+        members = _members('context', context) if context else None
+        names = {'context': members, 'config': {}} if mode & MODE_ONESHOT else members or {}
+        if config:
+            names['config'] = _members('config', config)
+        return names
 
     def _inspect(self, source, line, members):
         """The syntax tree of a cell that passes the strict check."""
@@ -372,6 +381,7 @@ class Session:
         if type(exc) is KeyboardInterrupt and _take_deadlock():
             exc = RuntimeError(_DEADLOCK).with_traceback(exc.__traceback__)
         self._raise_recursion()
+        tools.hint(exc)
         try:
             error, trace = _guarded(report.describe, exc)
         except BaseException:
