@@ -32,6 +32,10 @@ DEFAULTS = {
     "code_length": 1000,
     "files": 10000,
     "file_bytes": 512 << 20,
+    "tool_calls": 1000,
+    "tool_argument": 1 << 20,
+    "tool_result": 4 << 20,
+    "tool_timeout": 30,
     "queue": 3,
 }
 

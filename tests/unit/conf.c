@@ -158,6 +158,12 @@ static void completes_limits(void **state)
     assert_true(defaults.at[CM_LIMIT_TIMEOUT] == 30 && caps.at[CM_LIMIT_TIMEOUT] == 300);
     for (int i = 0; i < CM_LIMITS; i++)
         assert_true(defaults.at[i] >= cm_limit_info(i)->min && defaults.at[i] <= caps.at[i]);
+    assert_true(defaults.at[CM_LIMIT_TOOL_CALLS] == 1000 && caps.at[CM_LIMIT_TOOL_CALLS] == 100000);
+    assert_true(defaults.at[CM_LIMIT_TOOL_ARGUMENT] == 1 << 20 && caps.at[CM_LIMIT_TOOL_ARGUMENT] == 16 << 20);
+    assert_true(defaults.at[CM_LIMIT_TOOL_RESULT] == 4 << 20 && caps.at[CM_LIMIT_TOOL_RESULT] == 16 << 20);
+    assert_true(defaults.at[CM_LIMIT_TOOL_TIMEOUT] == 30 && caps.at[CM_LIMIT_TOOL_TIMEOUT] == 300);
+    c.max_timeout = 20;
+    c.tool_calls_limit = 0;
     c.max_memory = 1u << 30;
     c.output_limit = 2000;
     c.queue_max = 0;
@@ -167,6 +173,8 @@ static void completes_limits(void **state)
     assert_true(defaults.at[CM_LIMIT_OUTPUT] == 2000 && caps.at[CM_LIMIT_OUTPUT] == 1048576);
     assert_true(defaults.at[CM_LIMIT_QUEUE] == 0 && caps.at[CM_LIMIT_QUEUE] == 0);
     assert_true(defaults.at[CM_LIMIT_CPU_TIME] == 5 && caps.at[CM_LIMIT_CPU_TIME] == 5);
+    assert_true(defaults.at[CM_LIMIT_TOOL_TIMEOUT] == 20 && caps.at[CM_LIMIT_TOOL_TIMEOUT] == 20);
+    assert_true(defaults.at[CM_LIMIT_TOOL_CALLS] == 0 && caps.at[CM_LIMIT_TOOL_CALLS] == 100000);
 }
 
 /* The texts of limits.def and config.def name the same settings. */

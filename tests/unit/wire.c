@@ -132,6 +132,8 @@ static int read_body(const char *text, struct cm_execute_body *ret, struct cm_er
                                                  [CM_LIMIT_MEMORY] = 67108864,
                                                  [CM_LIMIT_OUTPUT] = 4096,
                                                  [CM_LIMIT_CODE_LENGTH] = 40,
+                                                 [CM_LIMIT_TOOL_CALLS] = 5,
+                                                 [CM_LIMIT_TOOL_TIMEOUT] = 60,
                                                  [CM_LIMIT_QUEUE] = 8}};
     *ret_copy = malloc(strlen(text) + 1);
     memcpy(*ret_copy, text, strlen(text));
@@ -225,6 +227,9 @@ static void reads_limits(void **state)
     assert_int_equal(read_body("{\"limits\":{\"timeout\":61,\"output\":1024}, \"code\":\"\"}", &b, &err, &copy), 0);
     assert_true(b.limits.value.at[CM_LIMIT_TIMEOUT] == 60); /* cut, as `timeout` is */
     free(copy);
+    assert_int_equal(read_body("{\"limits\":{\"tool_timeout\":61,\"tool_calls\":0}, \"code\":\"\"}", &b, &err, &copy), 0);
+    assert_true(b.limits.value.at[CM_LIMIT_TOOL_TIMEOUT] == 60 && b.limits.value.at[CM_LIMIT_TOOL_CALLS] == 0);
+    free(copy);
     assert_int_equal(read_body("{\"limits\":{\"queue\":0,\"output\":4096}}", &b, &err, &copy), 0);
     assert_int_equal(b.limits.named, 1u << CM_LIMIT_QUEUE | 1u << CM_LIMIT_OUTPUT);
     free(copy);
@@ -243,6 +248,8 @@ static void refuses_limits(void **state)
                                                "ask for less, or start the server with a "
                                                "higher MAX_MEMORY"},
         {"{\"limits\":{\"cpu_time\":30.6}}", "cap of 30.5 seconds"},
+        {"{\"limits\":{\"tool_calls\":6}}", "limits.tool_calls: 6 is above the server's cap of 5; ask"},
+        {"{\"limits\":{\"tool_argument\":1}}", "limits.tool_argument: 1 is less than the least that works, 2 bytes"},
         {"{\"limits\":{\"queue\":9}}", "limits.queue: 9 is above the server's cap of 8; ask"},
         {"{\"limits\":{\"output\":1023}}", "limits.output: 1023 is less than the least that works, 1024 bytes"},
         {"{\"limits\":{\"output\":-1}}", "limits.output: must be a whole number of bytes"},
@@ -287,7 +294,8 @@ static void writes_limits(void **state)
     assert_int_equal(cm_limits_write(&buf, &limits), 0);
     assert_string_equal(cm_buf_data(&buf),
                         "{\"timeout\":0.25,\"cpu_time\":0,\"memory\":4294901760,\"output\":0,\"result\":0,\"locals\":0,"
-                        "\"recursion\":0,\"code_length\":0,\"files\":0,\"file_bytes\":0,\"queue\":0}");
+                        "\"recursion\":0,\"code_length\":0,\"files\":0,\"file_bytes\":0,\"tool_calls\":0,"
+                        "\"tool_argument\":0,\"tool_result\":0,\"tool_timeout\":0,\"queue\":0}");
     cm_buf_done(&buf);
 }
 
