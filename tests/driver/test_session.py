@@ -65,7 +65,9 @@ S()'''), 'true')
     def test_oneshot_gets_its_context_as_a_whole(self):
         self.assertEqual(self.value('context["a"] + config["b"]', mode=1, context={'a': 1}, config='{"b": 2}'), '3')
         self.assertEqual(self.value('context, config', mode=1), '(None, {})')
-        self.failure('a', 'NameError', mode=1, context={'a': 1})
+        self.assertEqual(self.value('a, print, context["print"]', mode=1, context={'a': 1, 'print': 2}),
+                         '(1, <built-in function print>, 2)')
+        self.assertEqual(self.value('result + 1', mode=1, context={'result': 1}), '2')
 
     def test_config_is_there_when_it_was_sent(self):
         self.failure('config', 'NameError')

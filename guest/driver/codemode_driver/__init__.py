@@ -23,8 +23,8 @@ def execute(code, context, mode, locals_max, result_max, recursion=0, memory_lim
     """Runs one cell. Never raises.
 
     code        Python source
-    context     text of a JSON object whose members become globals before the run, or None; with mode 1 it becomes the
-                global `context` as a whole
+    context     text of a JSON object whose members become globals before the run, or None; with mode 1 there is also
+                the global `context`, all of it or None, and members that would hide a builtin are in there only
     mode        0: the result is the repr of a last expression; 1: str(result) if the code binds `result`. Bit 16: the
                 code is looked at before it runs, and its first line has the rules: lists of names between commas,
                 `blocked;allowed;builtins`

@@ -225,7 +225,11 @@ class Session:
     def _bindings(context, config, mode):
         """The globals that an execution brings along."""
         members = _members('context', context) if context else None
-        names = {'context': members, 'config': {}} if mode & MODE_ONESHOT else members or {}
+        names = dict(members or {})
+        if mode & MODE_ONESHOT:
+            # A context of many variables is not looked over for names: none of them hides a tool or a builtin.
+            names = {name: value for name, value in names.items() if not hasattr(builtins, name)}
+            names['context'], names['config'] = members, {}
         if config:
             names['config'] = _members('config', config)
         return names
