@@ -227,7 +227,8 @@ static void reads_limits(void **state)
     assert_int_equal(read_body("{\"limits\":{\"timeout\":61,\"output\":1024}, \"code\":\"\"}", &b, &err, &copy), 0);
     assert_true(b.limits.value.at[CM_LIMIT_TIMEOUT] == 60); /* cut, as `timeout` is */
     free(copy);
-    assert_int_equal(read_body("{\"limits\":{\"tool_timeout\":61,\"tool_calls\":0}, \"code\":\"\"}", &b, &err, &copy), 0);
+    assert_int_equal(read_body("{\"limits\":{\"tool_timeout\":61,\"tool_calls\":0}, \"code\":\"\"}", &b, &err, &copy),
+                     0);
     assert_true(b.limits.value.at[CM_LIMIT_TOOL_TIMEOUT] == 60 && b.limits.value.at[CM_LIMIT_TOOL_CALLS] == 0);
     free(copy);
     assert_int_equal(read_body("{\"limits\":{\"queue\":0,\"output\":4096}}", &b, &err, &copy), 0);
