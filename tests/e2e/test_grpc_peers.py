@@ -163,8 +163,9 @@ def grpcio_server(port=0):
     try:
         yield handler
     finally:
+        stopped = server.stop(None)
         handler.cancelled.set()
-        server.stop(None).wait()
+        stopped.wait()
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +246,7 @@ def test_server_goes_and_comes_back():
         assert told(program, 2)[1] in (1, 14)  # cancelled by the server, or cut off
         program.say("call 3 Unary 10000 fast 31")
         _, status, text = told(program, 3)
-        assert status == 14 and "127.0.0.1" in text and "onnection refused" in text
+        assert status == 14 and text.startswith("no connection to 127.0.0.1:")
         begun = time.monotonic()
         program.say("call 4 Unary 10000 fast 31", "call 5 Unary 30000 wait 32")
         assert told(program, 4)[1] == 14  # in the pause: at once

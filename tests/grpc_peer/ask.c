@@ -116,8 +116,8 @@ static void next_round(void)
 
     if (rounds.done == rounds.want) {
         qsort(rounds.took, rounds.want, sizeof *rounds.took, compare);
-        printf("rounds %.1f %.1f\n", (double)rounds.took[rounds.want / 2] / 1000,
-               (double)rounds.took[rounds.want * 99 / 100] / 1000);
+        size_t middle = rounds.want / 2, late = rounds.want * 99ul / 100;
+        printf("rounds %.1f %.1f\n", (double)rounds.took[middle] / 1000, (double)rounds.took[late] / 1000);
         fflush(stdout);
         free(rounds.took);
         free(rounds.payload);

@@ -239,7 +239,7 @@ int main(void)
 
     loop = cm_loop_new(&err);
     server = loop ? cm_grpc_server_new(loop, &limits, methods, sizeof methods / sizeof methods[0], NULL, &err) : NULL;
-    if (!server || bind(fd, (struct sockaddr *)&at, size) < 0 || listen(fd, 128) < 0 ||
+    if (!server || fd < 0 || bind(fd, (struct sockaddr *)&at, size) < 0 || listen(fd, 128) < 0 ||
         getsockname(fd, (struct sockaddr *)&at, &size) < 0)
         return 1;
     struct cm_watch *listener = cm_watch_open(loop, fd, CM_EV_READ, on_accept, &fd, &err);

@@ -146,7 +146,6 @@ static void codes_have_meanings(void **state)
     assert_int_equal(cm_grpc_status_of_h2(NGHTTP2_CANCEL), CM_GRPC_CANCELLED);
     assert_int_equal(cm_grpc_status_of_h2(999), CM_GRPC_INTERNAL);
     assert_string_equal(cm_grpc_status_name(CM_GRPC_DATA_LOSS), "DATA_LOSS");
-    assert_string_equal(cm_grpc_status_name(77), "UNKNOWN");
 }
 
 /* Server and client */
@@ -283,7 +282,7 @@ static int set_up(void **state)
     *state = w = calloc(1, sizeof *w);
     w->loop = cm_loop_new(NULL);
     w->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    if (bind(w->fd, (struct sockaddr *)&at, size) < 0 || listen(w->fd, 5) < 0 ||
+    if (w->fd < 0 || bind(w->fd, (struct sockaddr *)&at, size) < 0 || listen(w->fd, 5) < 0 ||
         getsockname(w->fd, (struct sockaddr *)&at, &size) < 0)
         return -1;
     snprintf(target, sizeof target, "localhost:%u", ntohs(at.sin_port));
