@@ -182,6 +182,7 @@ static void send(struct call *c, const struct cm_call_request *rq)
         .context = has_context ? context.raw : NULL,
         .context_len = has_context ? context.len : 0,
         .correlation_id = c->job->correlation,
+        .execution = c->job->name,
         .number = rq->number,
         .deadline_ns = rq->deadline_ns,
     };

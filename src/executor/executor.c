@@ -308,29 +308,55 @@ static void add_string(struct cm_hasher *h, const char *text)
     add_text(h, text, text ? strlen(text) : 0);
 }
 
+static const char *id_of(const struct cm_run_request *rq)
+{
+    if (rq->idempotency_key && *rq->idempotency_key)
+        return rq->idempotency_key;
+    return rq->correlation_is_clients && rq->exec.correlation_id ? rq->exec.correlation_id : "";
+}
+
+static void add_content(struct cm_hasher *h, const struct cm_run_request *rq)
+{
+    const unsigned char modes[] = {(unsigned char)rq->exec.mode, rq->exec.atomic, rq->exec.strict};
+
+    add_text(h, rq->exec.code, rq->exec.code_len);
+    add_text(h, rq->exec.context, rq->exec.context_len);
+    add_text(h, rq->exec.config, rq->exec.config_len);
+    add_text(h, rq->available_tools_len ? rq->available_tools : NULL, rq->available_tools_len);
+    cm_hash_add(h, modes, sizeof modes);
+}
+
 /* False when the request cannot be told from a new one. */
 static bool identify(const struct cm_executor *x, const struct cm_run_request *rq, struct cm_hash *ret)
 {
-    const char *id = rq->idempotency_key          ? rq->idempotency_key
-                     : rq->correlation_is_clients ? rq->exec.correlation_id
-                                                  : NULL;
-    const unsigned char modes[] = {(unsigned char)rq->exec.mode, rq->exec.atomic, rq->exec.strict,
-                                   rq->idempotency_key != NULL};
+    unsigned char kind = rq->idempotency_key != NULL;
     struct cm_hasher h;
 
-    if (!id || !*id)
+    if (!*id_of(rq))
         return false;
     cm_hash_begin(&h, &x->hash_key);
+    cm_hash_add(&h, &kind, 1);
+    add_string(&h, id_of(rq));
     add_string(&h, cm_key_name(rq->key)); /* it may have got another key meanwhile */
-    add_string(&h, id);
     add_string(&h, rq->session);
-    add_text(&h, rq->exec.code, rq->exec.code_len);
-    add_text(&h, rq->exec.context, rq->exec.context_len);
-    add_text(&h, rq->exec.config, rq->exec.config_len);
-    add_text(&h, rq->available_tools_len ? rq->available_tools : NULL, rq->available_tools_len);
-    cm_hash_add(&h, modes, sizeof modes);
+    add_content(&h, rq);
     *ret = cm_hash_end(&h);
     return true;
+}
+
+/* What names this execution to the application. Many executions may have one correlation id, so the content belongs to
+ * it; and every server must find the same name, so this hash has no secret. */
+static void name_job(struct job *job, const struct cm_run_request *rq)
+{
+    static const struct cm_hash_key open;
+    struct cm_hasher h;
+
+    snprintf(job->name, sizeof job->name, "%s", job->correlation);
+    if (!*id_of(rq))
+        return;
+    cm_hash_begin(&h, &open);
+    add_content(&h, rq);
+    snprintf(job->name, sizeof job->name, "%.255s.%016llx", id_of(rq), (unsigned long long)cm_hash_end(&h).at[0]);
 }
 
 static void on_repeat(void *arg)
@@ -390,6 +416,7 @@ static struct job *new_job(struct cm_executor *x, const struct cm_run_request *r
     DL_APPEND(x->jobs, job);
     if (keep_texts(job, &rq->exec, err) < 0)
         return free_job(job);
+    name_job(job, rq);
     if (!new_run(x, job, ops, arg)) {
         cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a request");
         return free_job(job);
@@ -517,6 +544,24 @@ static int check_target(const char *target, bool *ret_some, struct cm_err *err)
     return 0;
 }
 
+/* What we show to the service: our callers' own key, or the first line of its file that is one. */
+static void read_key(const struct cm_conf *conf, char *ret, size_t size)
+{
+    char line[1100];
+    FILE *f;
+
+    snprintf(ret, size, "%s", conf->api_key);
+    if (*ret || !*conf->api_key_file || !(f = fopen(conf->api_key_file, "re")))
+        return;
+    while (!*ret && fgets(line, sizeof line, f)) {
+        const char *at = line + strspn(line, " \t");
+        if (*at != '#')
+            snprintf(ret, size, "%.*s", (int)strcspn(at, " \t\r\n"), at);
+    }
+    fclose(f);
+    explicit_bzero(line, sizeof line);
+}
+
 static int open_service(struct cm_executor *x, const struct cm_conf *conf, struct cm_tls *tls, struct cm_err *err)
 {
     bool some;
@@ -524,8 +569,10 @@ static int open_service(struct cm_executor *x, const struct cm_conf *conf, struc
 
     if (rc < 0 || !some)
         return rc;
-    x->service = cm_tool_service_new(x->loop, conf->main_app_target, tls, *conf->api_key ? conf->api_key : NULL,
-                                     x->metrics, err);
+    char key[CM_CONF_TEXT_MAX];
+    read_key(conf, key, sizeof key);
+    x->service = cm_tool_service_new(x->loop, conf->main_app_target, tls, key, x->metrics, err);
+    explicit_bzero(key, sizeof key);
     if (!x->service)
         return err->code;
     x->registry = cm_registry_new(x->loop, x->service, x->metrics, err);
@@ -560,10 +607,13 @@ int cm_executor_open(struct cm_loop *loop, const struct cm_conf *conf, struct cm
 void cm_executor_reload(struct cm_executor *x, const struct cm_conf *conf, struct cm_tls *callback_tls)
 {
     cm_records_limit(x->records, conf->kept_answers, conf->kept_answer_bytes);
-    if (x->service) {
-        cm_tool_service_set_tls(x->service, callback_tls);
-        cm_tool_service_set_key(x->service, *conf->api_key ? conf->api_key : NULL);
-    }
+    if (!x->service)
+        return;
+    char key[CM_CONF_TEXT_MAX];
+    read_key(conf, key, sizeof key);
+    cm_tool_service_set_key(x->service, key);
+    cm_tool_service_set_tls(x->service, callback_tls);
+    explicit_bzero(key, sizeof key);
 }
 
 struct cm_executor *cm_executor_free(struct cm_executor *x)

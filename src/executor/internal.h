@@ -19,10 +19,11 @@
 #include "tools/registry.h"
 #include "tools/service.h"
 
-#define EXEC_ID_MAX     32
-#define CORRELATION_MAX 128
-#define CONTEXT_MAX     (1u << 20) /* bytes of an execution's context that go with each call */
-#define ERROR_TEXT_MAX  4096
+#define EXEC_ID_MAX        32
+#define CORRELATION_MAX    128
+#define EXECUTION_NAME_MAX 280
+#define CONTEXT_MAX        (1u << 20) /* bytes of an execution's context that go with each call */
+#define ERROR_TEXT_MAX     4096
 
 struct cm_executor {
     struct cm_loop *loop;
@@ -66,6 +67,7 @@ struct job {
     char *context; /* of the execution; NULL: none, or too large to go with calls */
     size_t context_len, context_given; /* the latter: that there were */
     char correlation[CORRELATION_MAX + 1];
+    char name[EXECUTION_NAME_MAX]; /* for the application, which may have seen its calls before */
     struct call *calls;
     uint64_t called; /* calls so far */
 

@@ -16,6 +16,7 @@
 #include "conf/policy.h"
 #include "ev/loop.h"
 #include "front/grpc/rpc.h"
+#include "executor/executor.h"
 #include "front/http/http.h"
 #include "grpc/server.h"
 #include "net/door.h"
@@ -43,6 +44,7 @@ struct gateway {
     struct cm_loop *loop;
     struct cm_metrics *metrics;
     struct cm_sessions *sessions;
+    struct cm_executor *executor;
     struct cm_http *http;
     struct cm_rpc *rpc;
     struct cm_door *door;
@@ -208,10 +210,31 @@ static int open_secrets(struct gateway *g, struct cm_err *err)
     return rc < 0 ? rc : cm_secrets_open(g->loop, g->conf, g->metrics, &g->address, &g->secrets, err);
 }
 
+/* The tool service gets to know our key and certificate by the next connection. */
+static void on_secrets(void *arg)
+{
+    struct gateway *g = arg;
+
+    cm_executor_reload(g->executor, g->conf, g->secrets.callback_tls);
+}
+
+static int open_executor(struct gateway *g, struct cm_err *err)
+{
+    g->secrets.changed = on_secrets;
+    g->secrets.arg = g;
+    return cm_executor_open(g->loop, g->conf, g->sessions, g->metrics, g->secrets.callback_tls, &g->executor, err);
+}
+
 static int open_rpc(struct gateway *g, struct cm_err *err)
 {
     const struct cm_rpc_parts parts = {
-        .loop = g->loop, .conf = g->conf, .sessions = g->sessions, .metrics = g->metrics, .access = g->secrets.access};
+        .loop = g->loop,
+        .conf = g->conf,
+        .sessions = g->sessions,
+        .executor = g->executor,
+        .metrics = g->metrics,
+        .access = g->secrets.access,
+    };
 
     return cm_rpc_open(&parts, &g->rpc, err);
 }
@@ -277,6 +300,7 @@ static int open_door(struct gateway *g, struct cm_err *err)
     struct cm_http_config http = {
         .conf = c,
         .sessions = g->sessions,
+        .executor = g->executor,
         .metrics = g->metrics,
         .access = g->secrets.access,
         .loopback = cm_address_is_loopback(&g->address),
@@ -310,7 +334,7 @@ static int open_rooms(struct gateway *g, struct cm_err *err)
     cm_metrics_info(g->metrics, "version", CM_VERSION);
     g->loop = cm_loop_new(err);
     if (!g->loop || cm_sessions_open(g->loop, &config, g->metrics, &g->sessions, err) < 0 || open_secrets(g, err) < 0 ||
-        open_rpc(g, err) < 0 || open_door(g, err) < 0)
+        open_executor(g, err) < 0 || open_rpc(g, err) < 0 || open_door(g, err) < 0)
         return err->code;
     g->linger = cm_timer_open(g->loop, on_linger, g, err);
     g->term = g->linger ? cm_signal_open(g->loop, SIGTERM, on_signal, g, err) : NULL;
@@ -328,6 +352,7 @@ static void close_rooms(struct gateway *g)
     g->door = cm_door_free(g->door);
     g->http = cm_http_free(g->http);
     g->rpc = cm_rpc_free(g->rpc);
+    g->executor = cm_executor_free(g->executor);
     g->sessions = cm_sessions_free(g->sessions);
     cm_secrets_close(&g->secrets);
     if (g->loop)

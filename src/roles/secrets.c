@@ -103,6 +103,8 @@ static void reload_keys(struct cm_secrets *s)
     int rc = cm_access_reload(s->access, &config, &err);
 
     say("keys", rc, &err);
+    if (rc == 0 && s->changed)
+        s->changed(s->arg);
 }
 
 static int reload_tls(struct cm_tls *tls, const char *what)

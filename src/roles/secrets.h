@@ -19,7 +19,7 @@ struct cm_secrets {
     struct cm_access *access;     /* never NULL once it is open */
     struct cm_tls *tls;           /* of the listening side; NULL: plain */
     struct cm_tls *callback_tls;  /* towards the tool service; NULL: plain */
-    void (*changed)(void *arg);   /* callback_tls has other certificates now; may be NULL */
+    void (*changed)(void *arg);   /* our key, or callback_tls's certificates, are others now; may be NULL */
     void *arg;
 };
 

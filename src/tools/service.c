@@ -335,7 +335,7 @@ struct cm_tool_request *cm_tool_service_call(struct cm_tool_client *s, const str
                                              cm_tool_done *done, void *arg, struct cm_err *err)
 {
     cm_autobuf struct cm_buf message;
-    char id[300];
+    char id[400];
 
     cm_buf_init(&message, 2 * REQUEST_MAX);
     if (encode_call(call, &message, err) < 0)
@@ -344,7 +344,7 @@ struct cm_tool_request *cm_tool_service_call(struct cm_tool_client *s, const str
     if (!r)
         return NULL;
     r->done = done;
-    snprintf(id, sizeof id, "%s:%llu", call->correlation_id, (unsigned long long)call->number);
+    snprintf(id, sizeof id, "%s:%llu", call->execution, (unsigned long long)call->number);
     const struct cm_grpc_metadata metadata[] = {{"x-correlation-id", call->correlation_id}, {"x-codemode-call", id}};
     return send(r, "/codemode.ToolService/CallTool", &message, call->deadline_ns, metadata, 2, err);
 }

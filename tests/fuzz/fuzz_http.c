@@ -76,9 +76,13 @@ static void finish(void *arg)
     free(x);
 }
 
-int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_exec_request *req,
-                        const struct cm_exec_ops *ops, void *arg, struct cm_exec **ret_exec, struct cm_err *err)
+int cm_executor_run(struct cm_executor *executor, const struct cm_run_request *run, const struct cm_exec_ops *ops,
+                    void *arg, struct cm_run **ret, struct cm_err *err)
 {
+    struct cm_sessions *m = (struct cm_sessions *)executor;
+    const struct cm_exec_request *req = &run->exec;
+    const char *id = run->session;
+
     CHECK(req->code_len <= CODE_MAX && cm_utf8_valid(req->code, req->code_len));
     CHECK(!id || (strlen(id) < CM_SESSION_ID_MAX && !strchr(id, '/')));
     CHECK(req->correlation_id && strlen(req->correlation_id) <= CORRELATION_MAX);
@@ -96,12 +100,15 @@ int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_e
     x->posted = !(x->len == 4 && memcmp(x->code, "hang", 4) == 0);
     if (x->posted)
         cm_task_post(loop, &x->task, finish, x);
-    *ret_exec = x;
+    *ret = (struct cm_run *)x;
     return 0;
 }
 
-void cm_exec_abandon(struct cm_exec *x)
+void cm_run_abandon(struct cm_run *run, bool lost)
 {
+    struct cm_exec *x = (struct cm_exec *)run;
+
+    (void)lost;
     CHECK(manager.live_executions > 0);
     manager.live_executions--;
     if (x->posted)
@@ -109,10 +116,16 @@ void cm_exec_abandon(struct cm_exec *x)
     free(x);
 }
 
-const char *cm_exec_id(const struct cm_exec *x)
+const char *cm_run_id(const struct cm_run *x)
 {
     CHECK(x);
     return "exec-1";
+}
+
+bool cm_run_repeated(const struct cm_run *x)
+{
+    (void)x;
+    return false;
 }
 
 static void created(void *arg)
@@ -227,7 +240,11 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     conf.max_code_length = CODE_MAX;
     loop = cm_loop_new(NULL);
     metrics = cm_metrics_new();
-    struct cm_http_config config = {.conf = &conf, .sessions = &manager, .metrics = metrics, .loopback = true};
+    struct cm_http_config config = {.conf = &conf,
+                                    .sessions = &manager,
+                                    .executor = (struct cm_executor *)&manager,
+                                    .metrics = metrics,
+                                    .loopback = true};
     CHECK(cm_http_open(loop, &config, &http, NULL) == 0);
     return 0;
 }

@@ -623,6 +623,53 @@ static void answers_a_repeated_request_from_the_record(void **state)
     finish(newest(), "42", NULL);
 }
 
+/* What the application may know a call by; for free(). */
+static char *call_id(const struct cm_run_request *rq)
+{
+    struct client c;
+    struct cm_call k;
+
+    ask_all(&c, rq);
+    if (world_waiting())
+        world_list(app, 3);
+    world_turn();
+    call(newest(), &k, "query", "{}", NULL, 3);
+    world_turn();
+    const char *at = strstr(world_call("CallTool")->metadata, "x-codemode-call=");
+    assert_non_null(at);
+    char *id = strndup(at + 16, strcspn(at + 16, ";"));
+    world_result(true, "", "{}");
+    finish(newest(), "1", NULL);
+    return id;
+}
+
+static void names_calls_alike_wherever_they_run(void **state)
+{
+    struct cm_run_request rq = known("tools", "id-1"), other = known("tools ", "id-1");
+    char *first = call_id(&rq), *second, *third;
+
+    (void)state;
+    cm_executor_free(executor);
+    open_executor("app:1");
+    second = call_id(&rq);
+    third = call_id(&other);
+    assert_string_equal(first, second);
+    assert_string_not_equal(first, third); /* a correlation id alone does not make it the same */
+    assert_int_equal(strncmp(first, "id-1.", 5), 0);
+    assert_string_equal(strchr(first, ':'), ":3");
+    free(first);
+    free(second);
+    free(third);
+    rq.idempotency_key = "key-1";
+    first = call_id(&rq);
+    assert_int_equal(strncmp(first, "key-1.", 6), 0);
+    free(first);
+    rq = request("tools", NULL);
+    first = call_id(&rq);
+    assert_string_equal(first, "cm-1:3"); /* our own id is of one execution only */
+    free(first);
+}
+
 static void goes_on_for_a_client_that_is_lost(void **state)
 {
     struct client first, second;
@@ -895,6 +942,7 @@ int main(void)
         TEST(asks_for_a_schema_that_the_list_lacks),
         TEST(looks_again_for_tools_when_they_are_called),
         TEST(answers_a_repeated_request_from_the_record),
+        TEST(names_calls_alike_wherever_they_run),
         TEST(goes_on_for_a_client_that_is_lost),
         TEST(ends_what_its_client_does_not_want),
         TEST(does_not_remember_what_did_not_run),

@@ -66,9 +66,13 @@ static void finish(void *arg)
     free(x);
 }
 
-int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_exec_request *req,
-                        const struct cm_exec_ops *ops, void *arg, struct cm_exec **ret_exec, struct cm_err *err)
+int cm_executor_run(struct cm_executor *executor, const struct cm_run_request *run, const struct cm_exec_ops *ops,
+                    void *arg, struct cm_run **ret, struct cm_err *err)
 {
+    struct cm_sessions *m = (struct cm_sessions *)executor;
+    const struct cm_exec_request *req = &run->exec;
+    const char *id = run->session;
+
     if (id && strcmp(id, "session-1") != 0)
         return cm_err_set(err, CM_ERR_NO_SESSION, "no session \"%s\"", id);
     if (req->code_len == 4 && memcmp(req->code, "full", 4) == 0)
@@ -81,20 +85,29 @@ int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_e
         cm_task_post(m->loop, &x->task, finish, x);
     else
         atomic_fetch_add(&running, 1);
-    *ret_exec = x;
+    *ret = (struct cm_run *)x;
     return 0;
 }
 
-void cm_exec_abandon(struct cm_exec *x)
+void cm_run_abandon(struct cm_run *run, bool lost)
 {
+    struct cm_exec *x = (struct cm_exec *)run;
+
+    (void)lost;
     atomic_fetch_add(&abandoned, 1);
     free(x);
 }
 
-const char *cm_exec_id(const struct cm_exec *x)
+const char *cm_run_id(const struct cm_run *x)
 {
     (void)x;
     return "exec-1";
+}
+
+bool cm_run_repeated(const struct cm_run *x)
+{
+    (void)x;
+    return false;
 }
 
 static void created(void *arg)
@@ -251,7 +264,11 @@ static int start(void **state)
     conf.max_code_length = 100;
     manager.loop = cm_loop_new(NULL);
     metrics = cm_metrics_new();
-    struct cm_http_config config = {.conf = &conf, .sessions = &manager, .metrics = metrics, .loopback = true};
+    struct cm_http_config config = {.conf = &conf,
+                                    .sessions = &manager,
+                                    .executor = (struct cm_executor *)&manager,
+                                    .metrics = metrics,
+                                    .loopback = true};
     assert_int_equal(cm_http_open(manager.loop, &config, &http, NULL), 0);
     open_door();
     assert_int_equal(pipe(stop_pipe), 0);

@@ -106,6 +106,8 @@ static void add_headers(const struct request *rq, struct MHD_Response *response)
     MHD_add_response_header(response, "x-correlation-id", rq->correlation);
     if (a->status == 401)
         MHD_add_response_header(response, "WWW-Authenticate", "Bearer");
+    if (a->repeated)
+        MHD_add_response_header(response, "x-codemode-repeated", "true");
     if (a->allow)
         MHD_add_response_header(response, "Allow", a->allow);
     if (a->has_output) {

@@ -31,6 +31,8 @@ static const struct {
     {"x-api-key", offsetof(struct headers, api_key), true},
     {"expect", offsetof(struct headers, expect), false},
     {"x-correlation-id", offsetof(struct headers, correlation), false},
+    {"idempotency-key", offsetof(struct headers, idempotency_key), true},
+    {"x-session-id", offsetof(struct headers, session), true},
 };
 
 static bool is_token(const char *name, size_t len)
@@ -222,10 +224,13 @@ static bool good_correlation(const char *given)
     return true;
 }
 
-void cm_http_correlation(struct cm_http *h, const char *given, char ret[static CORRELATION_MAX + 1])
+bool cm_http_correlation(struct cm_http *h, const char *given, char ret[static CORRELATION_MAX + 1])
 {
-    if (given && good_correlation(given))
+    bool good = given && good_correlation(given);
+
+    if (good)
         memcpy(ret, given, strlen(given) + 1);
     else
         snprintf(ret, CORRELATION_MAX + 1, "%s-%llx", h->id_seed, (unsigned long long)++h->id_count);
+    return good;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The HTTP/1.1 face: routes of tables/routes.def over the session manager, on the gateway's loop. */
+/* The HTTP/1.1 face: routes of tables/routes.def over the executor and the session manager, on the gateway's loop. */
 #ifndef CM_HTTP_H
 #define CM_HTTP_H
 
@@ -10,6 +10,7 @@
 
 struct cm_access;
 struct cm_conf;
+struct cm_executor;
 struct cm_http;
 struct cm_loop;
 struct cm_metrics;
@@ -18,6 +19,7 @@ struct cm_sessions;
 struct cm_http_config {
     const struct cm_conf *conf;
     struct cm_sessions *sessions;
+    struct cm_executor *executor;
     struct cm_metrics *metrics;
     struct cm_access *access; /* NULL: everybody may call */
     bool loopback;           /* nobody from outside can connect: names of this machine are the only good ones */
@@ -34,7 +36,7 @@ void cm_http_adopt(struct cm_http *h, int fd, const struct sockaddr *peer, sockl
 unsigned cm_http_connections(const struct cm_http *h);
 /* Says /ready 503, and closes each connection with its next answer. */
 void cm_http_drain(struct cm_http *h);
-/* Abandons what still waits and closes every connection. Call it before cm_sessions_free(). Accepts NULL. */
+/* Abandons what still waits and closes every connection. Call it before cm_executor_free(). Accepts NULL. */
 struct cm_http *cm_http_free(struct cm_http *h);
 
 #endif

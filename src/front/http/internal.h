@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "conf/conf.h"
 #include "ev/loop.h"
+#include "executor/executor.h"
 #include "front/http/http.h"
 #include "session/session.h"
 
@@ -23,6 +24,7 @@ struct cm_http {
     struct cm_loop *loop;
     const struct cm_conf *conf;
     struct cm_sessions *sessions;
+    struct cm_executor *executor;
     struct cm_metrics *metrics;
     struct cm_access *access; /* NULL: everybody may call */
     struct MHD_Daemon *daemon;
@@ -83,6 +85,7 @@ struct answer {
     struct cm_output_info output; /* of an answer that is one */
     bool has_output;
     unsigned retry_after; /* seconds; 0 = nothing is said */
+    bool repeated; /* it is the answer of an earlier request */
     bool close;
 };
 
@@ -97,12 +100,13 @@ struct request {
     size_t drop_max;          /* bytes of a refused body that are read for nothing */
     enum request_state state;
     struct request *prev, *next; /* in http->waiting */
-    struct cm_exec *exec;        /* while one is queued or runs */
+    struct cm_run *run;          /* while an execution waits or runs */
     struct cm_buf body;
     uint64_t started_ns, received; /* received: bytes of body, also the dropped ones */
     size_t unread;                 /* its part of http->unread */
     struct ids ids;
     char correlation[CORRELATION_MAX + 1];
+    bool correlation_is_clients;
     char method[8], path[128]; /* for the log, cut */
     struct answer answer;
 };
@@ -110,7 +114,7 @@ struct request {
 /* The headers that decide something, as the client sent them; NULL where there is none. */
 struct headers {
     const char *host, *origin, *content_type, *content_length, *transfer_encoding, *expect, *correlation;
-    const char *authorization, *api_key;
+    const char *authorization, *api_key, *idempotency_key, *session;
     const char *twice; /* name of one that may appear only once and did not */
     bool malformed;
     bool page; /* a header that browsers send and other programs have no reason to */
@@ -124,7 +128,8 @@ int cm_http_route(const char *method, const char *path, const struct route **ret
 void cm_http_headers(struct MHD_Connection *mhd, struct headers *ret);
 /* Framing, origin, host and content type. Errors: BAD_REQUEST, FORBIDDEN, MEDIA_TYPE. */
 int cm_http_guard(const struct cm_http *h, const struct route *route, const struct headers *hd, struct cm_err *err);
-void cm_http_correlation(struct cm_http *h, const char *given, char ret[static CORRELATION_MAX + 1]);
+/* The given id, or a new one when there is none that could be logged: false then. */
+bool cm_http_correlation(struct cm_http *h, const char *given, char ret[static CORRELATION_MAX + 1]);
 bool cm_http_origin_allowed(const char *origin, const char *allowed);
 bool cm_http_host_is_local(const char *host);
 
@@ -139,9 +144,9 @@ enum MHD_Result cm_http_send(struct request *rq);
 /* Sends an error past the daemon, which cannot answer before the end of a body; close the connection after it. */
 void cm_http_send_raw(struct request *rq, const struct cm_err *err);
 
-/* result.c */
+/* result.c. `correlation`, not NULL, makes it the answer of POST /execute. */
 int cm_http_write_result(struct cm_buf *buf, const struct cm_exec_result *res, const char *session_id,
-                         const char *execution_id);
+                         const char *execution_id, const char *correlation);
 
 /* server.c: lets the daemon do what there is to do; not from its own callbacks. */
 void cm_http_run(struct cm_http *h);

@@ -10,40 +10,93 @@
 #include "wire/json.h"
 #include "wire/limits.h"
 
-#define SMALL_MAX   4096
-#define LIST_MAX    (100000u * (CM_SESSION_ID_MAX + 4)) /* the most that MAX_SESSIONS allows */
-#define METRICS_MAX (1u << 20)
+#define SMALL_MAX       4096
+#define LIST_MAX        (100000u * (CM_SESSION_ID_MAX + 4)) /* the most that MAX_SESSIONS allows */
+#define METRICS_MAX     (1u << 20)
+#define IDEMPOTENCY_MAX 255
 
 /* Executions */
+
+static bool is_once(const struct request *rq)
+{
+    return strcmp(rq->route->path, "/execute") == 0;
+}
 
 static void on_execute_done(void *arg, const struct cm_exec_result *res, const struct cm_err *err)
 {
     struct request *rq = arg;
     struct cm_buf buf;
 
+    rq->answer.repeated = cm_run_repeated(rq->run);
     if (res) {
         const char *id = rq->ids.session[0] ? rq->ids.session : NULL;
         cm_buf_init(&buf, rq->http->answer_max);
-        int rc = cm_http_write_result(&buf, res, id, cm_exec_id(rq->exec));
+        int rc = cm_http_write_result(&buf, res, id, cm_run_id(rq->run), is_once(rq) ? rq->correlation : NULL);
         cm_http_answer_buf(rq, 200, &buf, rc);
     } else {
         cm_http_answer_error(rq, err);
     }
-    rq->exec = NULL;
+    rq->run = NULL;
     cm_http_resume(rq);
 }
 
-static int start(struct request *rq, const char *id, enum cm_exec_mode mode, struct cm_err *err)
+/* The header wins over the body's member. */
+static void take_correlation(struct request *rq, const struct cm_execute_body *body)
+{
+    char id[CORRELATION_MAX + 1];
+
+    if (rq->correlation_is_clients || !body->correlation_id || body->correlation_id_len > CORRELATION_MAX ||
+        memchr(body->correlation_id, '\0', body->correlation_id_len))
+        return;
+    memcpy(id, body->correlation_id, body->correlation_id_len);
+    id[body->correlation_id_len] = '\0';
+    rq->correlation_is_clients = cm_http_correlation(rq->http, id, rq->correlation);
+}
+
+static bool is_good_key(const char *key)
+{
+    size_t len = strlen(key);
+
+    for (size_t i = 0; i < len; i++)
+        if (key[i] < ' ' || key[i] > '~')
+            return false;
+    return len > 0 && len <= IDEMPOTENCY_MAX;
+}
+
+static int take_headers(struct request *rq, struct cm_run_request *req, struct cm_err *err)
+{
+    struct headers hd;
+
+    cm_http_headers(rq->mhd, &hd);
+    if (is_once(rq) && hd.session && strlen(hd.session) >= sizeof rq->ids.session)
+        return cm_err_set(err, CM_ERR_NO_SESSION, "x-session-id: no such session");
+    if (is_once(rq) && hd.session)
+        snprintf(rq->ids.session, sizeof rq->ids.session, "%s", hd.session);
+    if (hd.idempotency_key && !is_good_key(hd.idempotency_key))
+        return cm_err_set(err, CM_ERR_BAD_REQUEST, "Idempotency-Key: must be 1 to %d printable ASCII characters",
+                          IDEMPOTENCY_MAX);
+    req->idempotency_key = hd.idempotency_key;
+    req->session = !is_once(rq) || rq->ids.session[0] ? rq->ids.session : NULL; /* an empty one is nobody's */
+    req->key = rq->key;
+    return is_once(rq) && req->session
+               ? cm_sessions_check_owner(rq->http->sessions, req->session, cm_key_name(rq->key), err)
+               : 0;
+}
+
+static int start(struct request *rq, enum cm_exec_mode mode, struct cm_err *err)
 {
     static const struct cm_exec_ops ops = {.done = on_execute_done};
+    struct cm_run_request req = {0};
     struct cm_execute_body body;
     struct cm_limits caps;
 
     cm_key_caps(rq->key, &rq->http->caps, &caps);
     int rc = cm_execute_read(cm_buf_data(&rq->body), rq->body.len, &caps, &body, err);
+    rc = rc ? rc : take_headers(rq, &req, err);
     if (rc < 0)
         return rc;
-    struct cm_exec_request req = {
+    take_correlation(rq, &body);
+    req.exec = (struct cm_exec_request){
         .code = body.code,
         .code_len = body.code_len,
         .context = body.context,
@@ -55,14 +108,19 @@ static int start(struct request *rq, const char *id, enum cm_exec_mode mode, str
         .correlation_id = rq->correlation,
         .atomic = body.atomic,
         .strict = body.strict,
+        .config = body.config,
+        .config_len = body.config_len,
     };
-    return cm_sessions_execute(rq->http->sessions, id, &req, &ops, rq, &rq->exec, err);
+    req.available_tools = body.available_tools;
+    req.available_tools_len = body.available_tools_len;
+    req.correlation_is_clients = rq->correlation_is_clients;
+    return cm_executor_run(rq->http->executor, &req, &ops, rq, &rq->run, err);
 }
 
-static void run(struct request *rq, const char *id, enum cm_exec_mode mode)
+static void run(struct request *rq, enum cm_exec_mode mode)
 {
     struct cm_err err;
-    int rc = start(rq, id, mode, &err);
+    int rc = start(rq, mode, &err);
 
     cm_http_drop_body(rq);
     if (rc < 0)
@@ -73,12 +131,12 @@ static void run(struct request *rq, const char *id, enum cm_exec_mode mode)
 
 void cm_http_execute(struct request *rq)
 {
-    run(rq, rq->ids.session, CM_EXEC_SESSION);
+    run(rq, CM_EXEC_SESSION);
 }
 
 void cm_http_execute_once(struct request *rq)
 {
-    run(rq, NULL, CM_EXEC_ONESHOT);
+    run(rq, CM_EXEC_ONESHOT);
 }
 
 /* Sessions */

@@ -93,9 +93,9 @@ void cm_http_resume(struct request *rq)
 
 void cm_http_gone(struct request *rq)
 {
-    if (rq->exec) {
-        cm_exec_abandon(rq->exec);
-        rq->exec = NULL;
+    if (rq->run) {
+        cm_run_abandon(rq->run, true);
+        rq->run = NULL;
     } else if (!rq->http->closing) {
         return; /* a session is being created: the end of that will see that the client has left */
     }
@@ -201,7 +201,7 @@ static enum MHD_Result on_headers(struct request *rq, const char *url, const cha
     struct cm_err err;
 
     cm_http_headers(rq->mhd, &hd);
-    cm_http_correlation(rq->http, hd.correlation, rq->correlation);
+    rq->correlation_is_clients = cm_http_correlation(rq->http, hd.correlation, rq->correlation);
     find_route(rq, url, method);
     uint64_t length = declared_length(&hd);
     int rc = cm_http_guard(rq->http, rq->route, &hd, &err);

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "executor/error_type.h"
 #include "front/http/internal.h"
 #include "wire/json.h"
 
@@ -16,7 +17,8 @@ static int put(struct cm_buf *buf, const char *lead, const char *text, size_t le
     return rc < 0 ? rc : cm_json_put_string(buf, text, len);
 }
 
-static int put_texts(struct cm_buf *buf, const struct cm_exec_result *r)
+/* `type`: of the error, in place of the class of its exception. */
+static int put_texts(struct cm_buf *buf, const struct cm_exec_result *r, const char *type)
 {
     const struct {
         const char *lead, *text;
@@ -26,7 +28,7 @@ static int put_texts(struct cm_buf *buf, const struct cm_exec_result *r)
         {",\"stderr\":", r->err ? r->err : "", r->err_len},
         {",\"result\":", r->result, r->result_len},
         {",\"error\":", r->error, r->error_len},
-        {",\"error_type\":", r->error_type, r->error_type_len},
+        {",\"error_type\":", type ? type : r->error_type, type ? strlen(type) : r->error_type_len},
         {",\"traceback\":", r->traceback, r->traceback_len},
     };
 
@@ -75,15 +77,19 @@ static int put_refs(struct cm_buf *buf, const struct cm_exec_result *r, const ch
 }
 
 int cm_http_write_result(struct cm_buf *buf, const struct cm_exec_result *r, const char *session_id,
-                         const char *execution_id)
+                         const char *execution_id, const char *correlation)
 {
     int rc;
 
-    if ((rc = put_texts(buf, r)) < 0 || (rc = cm_buf_puts(buf, ",\"locals\":")) < 0 ||
+    if ((rc = put_texts(buf, r, correlation ? cm_error_type(r) : NULL)) < 0 ||
+        (rc = cm_buf_puts(buf, ",\"locals\":")) < 0 ||
         (rc = r->locals ? cm_buf_append(buf, r->locals, r->locals_len) : cm_buf_puts(buf, "{}")) < 0 ||
         (rc = put_figures(buf, r)) < 0 || (rc = put_refs(buf, r, session_id, execution_id)) < 0 ||
         (rc = put(buf, ",\"session_id\":", session_id, session_id ? strlen(session_id) : 0)) < 0 ||
         (rc = put(buf, ",\"execution_id\":", execution_id, strlen(execution_id))) < 0)
+        return rc;
+    if (correlation && ((rc = cm_buf_printf(buf, ",\"duration_ms\":%.3f", (double)r->duration_ns / 1e6)) < 0 ||
+                        (rc = put(buf, ",\"correlation_id\":", correlation, strlen(correlation))) < 0))
         return rc;
     return cm_buf_append(buf, "}", 1);
 }

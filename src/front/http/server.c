@@ -217,6 +217,7 @@ int cm_http_open(struct cm_loop *loop, const struct cm_http_config *config, stru
     h->loop = loop;
     h->conf = conf;
     h->sessions = config->sessions;
+    h->executor = config->executor;
     h->metrics = config->metrics;
     h->access = config->access;
     h->loopback = config->loopback;
