@@ -25,7 +25,8 @@ PATIENCE = float(os.environ.get("CODEMODE_PATIENCE") or 1)
 #: An environment variable of the server that no session may ever see.
 SECRET = "not-for-sessions-5f2c9a"
 
-DEFAULTS = {"SPARE_WORKERS": "2", "LOG_LEVEL": "INFO", "GRACE": "1"}
+#: No tool service: something may listen on the default port of this machine.
+DEFAULTS = {"SPARE_WORKERS": "2", "LOG_LEVEL": "INFO", "GRACE": "1", "CODEMODE_MAIN_APP_TARGET": "none"}
 
 
 def eventually(check, what, deadline=5.0, pause=0.02):
