@@ -77,7 +77,7 @@ static bool goes_on(const char *first, const char *at, const char *end)
 
 int cm_search_fold(struct cm_buf *to, const char *text, size_t len)
 {
-    const char *at = text, *end = text + len;
+    const char *at = text, *end = len > 0 ? text + len : text;
     int rc = cm_buf_puts(to, " ");
 
     while (rc == 0 && at < end) {

@@ -207,7 +207,7 @@ static int read_result(const Codemode__ToolCallResponse *m, struct cm_buf *json,
     *ret_why = CM_CALL_TOOL_ERROR;
     if (!m->success) {
         snprintf(text, size, "%.*s", (int)m->error.len, m->error.len ? (const char *)m->error.data : "");
-        if (m->error.len == 0)
+        if (!*text)
             snprintf(text, size, "the tool has failed and does not say why");
         return -1;
     }

@@ -245,6 +245,8 @@ int cm_struct_to_json(const uint8_t *bytes, size_t len, struct cm_buf *json, str
     struct reader r = {.json = json};
     size_t before = json->len;
 
+    if (len == 0) /* then there may be no bytes to point at */
+        bytes = (const uint8_t *)"";
     if (write_struct(&r, (struct span){bytes, bytes + len}))
         return 0;
     if (json->len > before) { /* what was written is taken back */
