@@ -111,14 +111,24 @@ static uint64_t earlier(uint64_t a, uint64_t b)
     return !a || (b && b < a) ? b : a;
 }
 
-static uint64_t first_deadline(const struct cm_grpc_request *list)
+/* What is over already is no longer waited for: it ends with the attempt that is under way. */
+static uint64_t first_deadline(const struct cm_grpc_request *list, uint64_t now)
 {
     const struct cm_grpc_request *r;
     uint64_t due = 0;
 
     DL_FOREACH(list, r)
-    due = earlier(due, r->deadline);
+    {
+        due = earlier(due, r->deadline);
+        due = earlier(due, !r->link && r->patience > now ? r->patience : 0);
+    }
     return due;
+}
+
+/* No connection is there, and the last attempt has failed. */
+static bool is_away(const struct cm_grpc_client *c)
+{
+    return c->failures && (!c->link || c->link->ready_by);
 }
 
 static bool is_idle(const struct cm_grpc_client *c, uint64_t now)
@@ -130,18 +140,19 @@ static bool is_idle(const struct cm_grpc_client *c, uint64_t now)
 static uint64_t client_due(const struct cm_grpc_client *c, bool deadlines)
 {
     const struct cm_grpc_link *l;
+    uint64_t now = deadlines ? cm_clock_ns() : 0;
     uint64_t due = c->link ? cm_grpc_link_due(c->link) : c->waiting ? c->attempt_after : 0;
 
     if (c->link && c->calls == 0 && c->options.idle_ms)
         due = earlier(due, c->idle_since + c->options.idle_ms * CM_NS_PER_MS);
     if (deadlines) {
-        due = earlier(due, first_deadline(c->waiting));
-        due = earlier(due, c->link ? first_deadline(c->link->requests) : 0);
+        due = earlier(due, first_deadline(c->waiting, now));
+        due = earlier(due, c->link ? first_deadline(c->link->requests, now) : 0);
     }
     DL_FOREACH(c->retiring, l)
     {
         due = earlier(due, cm_grpc_link_due(l));
-        due = earlier(due, deadlines ? first_deadline(l->requests) : 0);
+        due = earlier(due, deadlines ? first_deadline(l->requests, now) : 0);
     }
     return due;
 }
@@ -156,6 +167,8 @@ static void wake_at(struct cm_grpc_client *c, uint64_t at)
     c->timer_at = at;
     cm_timer_start(c->timer, at > now ? (at - now + CM_NS_PER_MS - 1) / CM_NS_PER_MS : 0, 0);
 }
+
+static void end_impatient(struct cm_grpc_client *c, uint64_t now);
 
 static void end_late(struct cm_grpc_request *list, uint64_t now)
 {
@@ -185,6 +198,8 @@ static void on_timer(void *arg)
 
     c->timer_at = 0;
     end_late(c->waiting, now);
+    if (is_away(c))
+        end_impatient(c, now);
     DL_FOREACH(c->retiring, l)
     {
         end_late(l->requests, now);
@@ -205,12 +220,12 @@ static void on_timer(void *arg)
 /* +-20 % of the pause that is due after so many failures. */
 static uint64_t backoff_ns(struct cm_grpc_client *c)
 {
-    double ms = BACKOFF_FIRST_MS;
+    double ms = BACKOFF_FIRST_MS, max = c->options.backoff_max_ms ? c->options.backoff_max_ms : BACKOFF_MAX_MS;
 
-    for (unsigned i = 1; i < c->failures && ms < BACKOFF_MAX_MS; i++)
+    for (unsigned i = 1; i < c->failures && ms < max; i++)
         ms *= 1.6;
-    if (ms > BACKOFF_MAX_MS)
-        ms = BACKOFF_MAX_MS;
+    if (ms > max)
+        ms = max;
     c->dice = c->dice * 6364136223846793005u + 1442695040888963407u;
     return (uint64_t)(ms * (0.8 + 0.4 * (double)(c->dice >> 40) / (1 << 24))) * CM_NS_PER_MS;
 }
@@ -219,6 +234,7 @@ static void not_connected(struct cm_grpc_client *c, uint64_t began, const struct
 {
     c->failures++;
     c->why = *why;
+    c->attempted = began;
     c->attempt_after = began + backoff_ns(c);
 }
 
@@ -274,14 +290,14 @@ static void step_links(struct cm_grpc_client *c)
     }
 }
 
-static void end_impatient(struct cm_grpc_client *c)
+static void end_impatient(struct cm_grpc_client *c, uint64_t now)
 {
     struct cm_grpc_request *r, *next;
     char text[CM_ERR_TEXT_MAX + 200];
 
     snprintf(text, sizeof text, "no connection to %s: %s", c->target, c->why.text);
     DL_FOREACH_SAFE(c->waiting, r, next)
-    if (r->ops->fail_fast)
+    if (r->ops->fail_fast || (r->patience && r->patience <= now))
         cm_grpc_request_end(r, CM_GRPC_UNAVAILABLE, text);
 }
 
@@ -300,7 +316,7 @@ static void connect_if_wanted(struct cm_grpc_client *c)
         not_connected(c, now, &why);
     }
     if (c->failures)
-        end_impatient(c);
+        end_impatient(c, now);
 }
 
 static void dispatch(struct cm_grpc_client *c)
@@ -383,6 +399,18 @@ static int check_room(const struct cm_grpc_client *c, size_t len, struct cm_err 
     return 0;
 }
 
+/* How long it waits for a connection, and whether the next attempt is due because of it. */
+static void hurry(struct cm_grpc_client *c, struct cm_grpc_request *r)
+{
+    const struct cm_grpc_client_options *o = &c->options;
+    uint64_t now = cm_clock_ns();
+
+    if (o->connect_ms)
+        r->patience = now + o->connect_ms * CM_NS_PER_MS;
+    if (o->eager_ms && c->failures && now >= c->attempted + o->eager_ms * CM_NS_PER_MS && c->attempt_after > now)
+        c->attempt_after = now;
+}
+
 struct cm_grpc_request *cm_grpc_client_call(struct cm_grpc_client *c, const char *path,
                                             const struct cm_grpc_metadata *metadata, size_t count, const void *message,
                                             size_t len, uint64_t deadline_ns, const struct cm_grpc_request_ops *ops,
@@ -400,6 +428,7 @@ struct cm_grpc_request *cm_grpc_client_call(struct cm_grpc_client *c, const char
     r->ops = ops;
     r->arg = arg;
     r->deadline = deadline_ns;
+    hurry(c, r);
     cm_buf_init(&r->head, HEAD_MAX);
     cm_buf_init(&r->body, CM_GRPC_PREFIX + len);
     cm_buf_init(&r->text, 4 * CM_GRPC_TEXT_MAX);
@@ -414,7 +443,7 @@ struct cm_grpc_request *cm_grpc_client_call(struct cm_grpc_client *c, const char
     DL_APPEND(c->waiting, r);
     c->calls++;
     c->queued += r->body.len;
-    wake_at(c, deadline_ns);
+    wake_at(c, earlier(deadline_ns, r->patience));
     cm_grpc_client_go_on_soon(c);
     return r;
 }

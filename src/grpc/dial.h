@@ -33,7 +33,7 @@ struct cm_grpc_request {
     int32_t id;
     const struct cm_grpc_request_ops *ops;
     void *arg;
-    uint64_t deadline;
+    uint64_t deadline, patience; /* patience: when it has waited enough for a connection; 0: never */
     struct cm_buf head; /* path NUL, then key NUL value NUL ... */
     struct cm_buf body; /* the message with its prefix */
     size_t body_sent;
@@ -60,6 +60,7 @@ struct cm_grpc_client {
     struct cm_task task;
     struct cm_timer *timer;
     uint64_t timer_at, attempt_after, idle_since;
+    uint64_t attempted; /* when the last attempt that failed began */
     unsigned failures; /* attempts since a connection worked */
     struct cm_err why; /* of the last one */
     uint64_t dice;

@@ -51,6 +51,9 @@ struct cm_tool_client *cm_tool_service_new(struct cm_loop *loop, const char *tar
         .calls_max = CALLS_MAX,
         .keepalive_ms = 30000,
         .keepalive_timeout_ms = 10000,
+        .backoff_max_ms = 3000, /* the application stands beside us: looking for it costs nothing */
+        .eager_ms = 250,
+        .connect_ms = 5000, /* a call outlasts the restart of an application */
         .user_agent = "codemode/" CM_VERSION,
     };
     struct cm_tool_client *s = calloc(1, sizeof *s);
@@ -286,7 +289,8 @@ static struct cm_tool_request *send(struct cm_tool_request *r, const char *path,
                                     uint64_t deadline_ns, const struct cm_grpc_metadata *more, size_t count,
                                     struct cm_err *err)
 {
-    static const struct cm_grpc_request_ops ops = {.message = on_message, .done = on_done, .fail_fast = true};
+    static const struct cm_grpc_request_ops patient = {.message = on_message, .done = on_done};
+    static const struct cm_grpc_request_ops hasty = {.message = on_message, .done = on_done, .fail_fast = true};
     struct cm_grpc_metadata metadata[4];
     size_t n = 0;
 
@@ -295,7 +299,7 @@ static struct cm_tool_request *send(struct cm_tool_request *r, const char *path,
     for (size_t i = 0; i < count; i++)
         metadata[n++] = more[i];
     r->grpc = cm_grpc_client_call(r->service->client, path, metadata, n, cm_buf_data(message), message->len,
-                                  deadline_ns, &ops, r, err);
+                                  deadline_ns, r->done ? &patient : &hasty, r, err);
     if (r->grpc)
         return r;
     free_request(r);

@@ -237,6 +237,8 @@ class Sidecar:
         if not hasattr(self._local, "http"):
             self._local.http = requests.Session()
             self._local.http.trust_env = False
+            if self.settings.get("CODEMODE_API_KEY"):
+                self._local.http.headers["Authorization"] = f"Bearer {self.settings['CODEMODE_API_KEY']}"
         kwargs.setdefault("timeout", 60 * PATIENCE)
         answer = self._local.http.request(method, self.url + path, **kwargs)
         if not kwargs.get("stream"):

@@ -69,7 +69,7 @@ static void lists_once_for_everybody(void **state)
     struct cm_grpc_request *r = world_call("ListTools");
     assert_string_equal(r->path, "/codemode.ToolService/ListTools");
     assert_string_equal(r->metadata, "authorization=Bearer secret;");
-    assert_true(r->ops.fail_fast);
+    assert_true(r->ops.fail_fast); /* nobody waits for a list */
     world_list(two, 2);
     world_turn();
     assert_int_equal(a.times + b.times, 2);
@@ -267,6 +267,7 @@ static void calls_a_tool(void **state)
     assert_string_equal(world_call("CallTool")->metadata,
                         "authorization=Bearer secret;x-correlation-id=cm-1;x-codemode-call=key:7;");
     assert_int_equal(world_call("CallTool")->deadline_ns, world_now + 5 * CM_NS_PER_S);
+    assert_false(world_call("CallTool")->ops.fail_fast); /* it outlasts a restart */
     world_result(true, "", "{\"value\":72}");
     assert_string_equal(heard, "{\"value\":72}|-1|");
     call("{}", NULL, heard, &err);
