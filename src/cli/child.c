@@ -15,8 +15,6 @@
 #include "base/clock.h"
 #include "base/fd.h"
 
-extern char **environ;
-
 /* Where a stream of the child goes: a pipe's ends, or -1 where it is inherited. */
 struct stream {
     struct cm_buf *to;

@@ -279,9 +279,10 @@ static int make_folder(const char *path)
 {
     struct stat st;
 
-    if ((mkdir(path, 0755) == 0) || (errno == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode)))
-        return CM_EXIT_OK;
-    return cm_cli_error(CM_EXIT_FAILED, "%s: %s", path, strerror(errno == EEXIST ? ENOTDIR : errno));
+    int problem = mkdir(path, 0755) == 0 ? 0 : errno;
+    if (problem == EEXIST)
+        problem = stat(path, &st) < 0 ? errno : S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
+    return problem ? cm_cli_error(CM_EXIT_FAILED, "%s: %s", path, strerror(problem)) : CM_EXIT_OK;
 }
 
 int cm_cli_docker_assets(const struct cm_args *args)

@@ -20,9 +20,13 @@ int cm_cli_serve(int argc, char **argv)
     struct cm_err err;
 
     if (wants_help(argc, argv)) {
-        puts("usage: codemode serve [flags]\n\nServes sessions over HTTP until SIGTERM or Ctrl-C. Each flag has a "
-             "variable of\n"
-             "the environment (in parentheses); the flag wins.\n");
+        puts("usage: codemode serve [-c FILE] [flags]\n\nServes sessions over HTTP and gRPC until SIGTERM or Ctrl-C. A "
+             "flag "
+             "wins over its variable of the\nenvironment (in parentheses), which wins over the configuration file, "
+             "which "
+             "wins over the default.\n\n"
+             "  -c, --config FILE\n      configuration file; otherwise that of CODEMODE_SIDECAR_CONFIG, "
+             "./codemode-sidecar.yaml or\n      ./codemode.yaml, where there is one\n");
         cm_conf_help(stdout);
         printf("\n%s", cm_cli_exit_help);
         return CM_EXIT_OK;

@@ -46,7 +46,7 @@ static const char *join(const struct apply *a, const struct cm_file_key *key, co
 
     for (const struct cm_yaml *item = n ? n->first : NULL; item && rc == 0; item = item->next)
         rc = cm_buf_printf(space, "%s%s", item == n->first ? "" : ",", item->text);
-    if (rc < 0)
+    if (rc < 0 && n)
         cm_report_error(a->report, n->line, n->col, "%s: longer than %u bytes", key->path, CM_CONF_TEXT_MAX - 1);
     return rc < 0 ? "" : cm_buf_data(space);
 }

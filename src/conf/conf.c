@@ -157,6 +157,9 @@ static int load_environment(struct cm_conf *conf, struct cm_err *err)
         if (rc < 0)
             return rc;
     }
+    const char *packages = getenv("CODEMODE_PACKAGES"); /* other executors install them */
+    if (packages && *packages)
+        warn(conf, "CODEMODE_PACKAGES: nothing is installed; sessions have the standard library only");
     return refuse_variables(err);
 }
 

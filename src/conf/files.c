@@ -228,14 +228,12 @@ static void check_member(const struct walk *w, const struct cm_yaml *n, const ch
     int key = find_key(w->file->kind, path, &inner);
     if ((n->bad && n->kind != CM_YAML_SCALAR) || (key >= 0 && cm_yaml_is_null(n) && !n->bad))
         return; /* as if it was not there */
-    if (strchr(n->key, '.')) {
+    if (strchr(n->key, '.') || (key < 0 && !inner)) {
         unknown_key(w, n, path);
     } else if (key >= 0) {
         w->file->given[key] = n;
         if (!n->bad)
             check_value(w->report, &cm_file_keys[key], n);
-    } else if (!inner) {
-        unknown_key(w, n, path);
     } else if (n->kind == CM_YAML_MAP) {
         check_map(w, n, path);
     } else if (!n->bad && !cm_yaml_is_null(n)) {

@@ -34,13 +34,11 @@ enum cm_key_use {
 };
 
 struct cm_file_key {
-    enum cm_file_kind kind;
-    const char *path;
-    enum cm_key_type type;
+    const char *path, *choices, *def, *fields, *env, *help;
     struct cm_row row; /* type, min and max of the value; TEXT where `type` says more */
-    const char *choices, *def;
+    enum cm_file_kind kind;
+    enum cm_key_type type;
     enum cm_key_use use;
-    const char *fields, *env, *help;
 };
 
 enum {

@@ -19,8 +19,8 @@
 #define KEY_MAP     CM_KEY_MAP, CM_ROW_TEXT
 
 #define KEY(kind, path, key_type, row_type, least, most, choices, def, use, fields, env, help)                         \
-    {CM_FILE_##kind, path, key_type, {.type = (row_type), .min = (least), .max = (most)}, choices, def, CM_USE_##use,  \
-     fields,         env,  help},
+    {path,           choices,  def,         fields, env, help, {.type = (row_type), .min = (least), .max = (most)},    \
+     CM_FILE_##kind, key_type, CM_USE_##use},
 #define EXPAND(...) KEY(__VA_ARGS__)
 
 const struct cm_file_key cm_file_keys[CM_FILE_KEYS] = {
