@@ -128,8 +128,11 @@ static void on_deadline(void *arg)
     struct cm_door *d = arg;
     uint64_t now = cm_clock_ns();
 
-    while (d->visitors && d->visitors->until_ns <= now)
+    while (d->visitors && d->visitors->until_ns <= now) {
+        if (d->visitors->s && !d->visitors->refused)
+            cm_metrics_add(d->config.metrics, CM_M_TLS_HANDSHAKES, CM_L_HANDSHAKE_FAILED, 1);
         forget(d->visitors);
+    }
     plan_deadline(d);
 }
 

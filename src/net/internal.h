@@ -35,6 +35,7 @@ struct cm_stream {
     struct cm_task task; /* what has to be said in the next turn */
     struct cm_buf queue; /* bytes for the socket */
     struct cm_stream *prev, *next; /* of those that linger */
+    size_t dropped; /* bytes that it has read since */
     unsigned busy; /* callbacks that are being run: until they return, the memory stays */
     bool gone; /* to be freed as soon as it is not busy */
     bool paused, ended; /* ended: nothing more to be read; `closed` has been or is being said */

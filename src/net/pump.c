@@ -26,6 +26,7 @@ struct cm_pump {
     struct cm_buf inside;
     bool peer_ended; /* the peer sends no more */
     bool told;       /* and the socket was told */
+    bool deaf;       /* the socket takes no more; what it has said before still goes out */
     bool over;
     void (*ended)(void *arg, struct cm_pump *p);
     void *arg;
@@ -79,10 +80,13 @@ static void push_inside(struct cm_pump *p)
         ssize_t n = send(p->fd, cm_buf_data(&p->inside), p->inside.len, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && errno != EAGAIN)
-            end(p);
-        if (n < 0)
+        if (n < 0 && errno == EAGAIN)
             break;
+        if (n < 0) {
+            p->deaf = true;
+            cm_buf_done(&p->inside);
+            break;
+        }
         cm_buf_consume(&p->inside, (size_t)n);
     }
     if (p->inside.len == 0 && p->peer_ended && !p->told) {
@@ -95,7 +99,7 @@ static void on_data(void *arg, const uint8_t *data, size_t len)
 {
     struct cm_pump *p = arg;
 
-    if (p->over)
+    if (p->over || p->deaf)
         return;
     if (cm_buf_append(&p->inside, data, len) < 0) {
         end(p);
@@ -153,7 +157,7 @@ static void on_event(void *arg, int events)
 
     if (p->over)
         return;
-    if (events & CM_EV_WRITE)
+    if (events & CM_EV_WRITE || events & ~p->events) /* what nobody asked for says that the socket has failed */
         push_inside(p);
     if (events & CM_EV_READ)
         pull_outside(p);

@@ -28,6 +28,7 @@
 #define READ_SIZE     65536
 #define READS_AT_ONCE 4      /* then others have their turn */
 #define HANDSHAKE_MAX 131072 /* what TLS may have to say for itself, beside the owner's bytes */
+#define DROP_MAX      1048576 /* bytes that one that lingers reads for nothing */
 #define KEEP_MEMORY   65536 /* a queue that was larger gives its memory back when it is empty */
 
 static _Thread_local uint8_t scratch[READ_SIZE]; /* what a read brings lives until `data` returns */
@@ -300,7 +301,8 @@ static void drop(struct cm_stream *s)
         ssize_t n = receive(s);
         if (n < 0 && errno == EAGAIN)
             return;
-        if (n <= 0) {
+        s->dropped += n > 0 ? (size_t)n : 0;
+        if (n <= 0 || s->dropped > DROP_MAX) {
             dispose(s);
             return;
         }
@@ -312,6 +314,8 @@ static void on_event(void *arg, int events)
     struct cm_stream *s = arg;
 
     enter(s);
+    if (events & ~s->events) /* nobody asked: the socket has failed, and a write tells how */
+        events |= CM_EV_WRITE;
     if (s->state == CONNECTING) {
         cm_stream_dialled(s);
     } else {

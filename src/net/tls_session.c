@@ -16,11 +16,14 @@
 #define RECORD       16384
 #define RECORD_EXTRA 64 /* header, tag and padding of one record */
 #define HELLO_MAX    32768 /* bytes of one handshake message: a chain of certificates fits */
+#define HELLOS_MAX   98304 /* bytes of a whole handshake */
 
 struct cm_tls_session {
     gnutls_session_t session;
     struct cm_tls_creds *creds;
     char host[256];
+    size_t heard; /* bytes of the handshake */
+    bool done;
     unsigned status; /* what is wrong with the peer's certificate */
 };
 
@@ -32,10 +35,17 @@ size_t cm_tls_overhead(size_t len)
 static ssize_t pull(gnutls_transport_ptr_t arg, void *to, size_t size)
 {
     struct cm_stream *s = arg;
-    ssize_t n = recv(s->fd, to, size, 0);
+    ssize_t n;
 
+    if (s->tls->heard > HELLOS_MAX) { /* GnuTLS would go on collecting what a message's length has promised */
+        gnutls_transport_set_errno(s->tls->session, EMSGSIZE);
+        return -1;
+    }
+    n = recv(s->fd, to, size, 0);
     if (n < 0)
         gnutls_transport_set_errno(s->tls->session, errno);
+    else if (!s->tls->done)
+        s->tls->heard += (size_t)n;
     return n;
 }
 
@@ -176,6 +186,8 @@ int cm_tls_session_step(struct cm_stream *s, struct cm_err *err)
         gnutls_alert_send_appropriate(session, rc);
         return failed(s, rc, err);
     }
+    s->tls->done = true;
+    s->tls->heard = 0;
     if (gnutls_alpn_get_selected_protocol(session, &alpn) == 0 && alpn.size < CM_STREAM_ALPN_MAX)
         memcpy(s->alpn, alpn.data, alpn.size);
     return 0;

@@ -178,9 +178,11 @@ class Background:
 class Sidecar:
     """A `codemode serve` of our own on a free port of the loopback."""
 
-    def __init__(self, settings=None, launcher=()):
+    def __init__(self, settings=None, launcher=(), verify=None, cert=None):
+        """`verify` and `cert` as of requests, for one that speaks TLS."""
         assert CODEMODE.exists(), f"{CODEMODE} is missing: build first, or name the folder in CODEMODE_BUILD"
         self.port = None
+        self.verify, self.cert = verify, cert
         self.settings = {**DEFAULTS, **(settings or {})}
         self._local = threading.local()
         self._log = tempfile.TemporaryFile(mode="a+", prefix="codemode-log-")
@@ -203,7 +205,7 @@ class Sidecar:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.verify else 'http'}://127.0.0.1:{self.port}"
 
     def _environment(self):
         names = ("CODEMODE_SANDBOX", "CODEMODE_IMAGE", "ASAN_OPTIONS", "UBSAN_OPTIONS")
@@ -239,6 +241,9 @@ class Sidecar:
             self._local.http.trust_env = False
             if self.settings.get("CODEMODE_API_KEY"):
                 self._local.http.headers["Authorization"] = f"Bearer {self.settings['CODEMODE_API_KEY']}"
+            self._local.http.verify, self._local.http.cert = self.verify or True, self.cert
+            if key := self.settings.get("CODEMODE_API_KEY"):
+                self._local.http.headers["Authorization"] = f"Bearer {key}"
         kwargs.setdefault("timeout", 60 * PATIENCE)
         answer = self._local.http.request(method, self.url + path, **kwargs)
         if not kwargs.get("stream"):
@@ -359,9 +364,9 @@ class Sidecar:
 
 
 @contextlib.contextmanager
-def running_sidecar(launcher=(), **settings):
+def running_sidecar(launcher=(), verify=None, cert=None, **settings):
     """A sidecar for one test; checks nothing at its end but that it can be stopped. `launcher` goes before its name."""
-    server = Sidecar(settings, launcher)
+    server = Sidecar(settings, launcher, verify, cert)
     try:
         yield server
     finally:
