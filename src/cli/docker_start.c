@@ -168,6 +168,28 @@ static int mount(struct run *r, const char *from, const char *to)
     return CM_EXIT_OK;
 }
 
+/* Certificates and keys that the file names stand at the same place in the container, relative ones below /app. */
+static int mount_files(const struct plan *p, struct run *r)
+{
+    char target[CM_CONF_TEXT_MAX + 8];
+    int rc = CM_EXIT_OK;
+
+    for (size_t i = 0; i < CM_FILE_KEYS && rc == CM_EXIT_OK; i++) {
+        const struct cm_file_key *key = &cm_file_keys[i];
+        const char *path = cm_conf_file_given(&p->file, key->path) ? cm_conf_file_text(&p->file, key->path) : "";
+        if (key->kind != p->file.kind || key->use != CM_USE_SERVER || key->row.type != CM_ROW_PATH || !*path)
+            continue;
+        while (strncmp(path, "./", 2) == 0)
+            path += 2;
+        if (strstr(path, ".."))
+            return cm_cli_error(CM_EXIT_FAILED, "%s: \"%s\" has no place in the container; use a path without \"..\"",
+                                key->path, path);
+        snprintf(target, sizeof target, "%s%s", *path == '/' ? "" : "/app/", path);
+        rc = mount(r, path, target);
+    }
+    return rc;
+}
+
 /* Variables that the file names: the executor reads the file again, in there. */
 static void pass_variables(struct run *r, const char *path)
 {
@@ -232,6 +254,7 @@ static int put_words(const struct plan *p, struct run *r)
     pair(r, "--env", "CODEMODE_MAIN_APP_TARGET=%s", p->target);
     if (p->config) {
         rc = mount(r, p->config, p->file.kind == CM_FILE_SIDECAR ? "/app/codemode-sidecar.yaml" : "/app/codemode.yaml");
+        rc = rc ? rc : mount_files(p, r);
         pass_variables(r, p->config);
     }
     if (rc == CM_EXIT_OK && requirements)

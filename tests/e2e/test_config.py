@@ -312,3 +312,28 @@ def test_a_bad_file_changes_nothing(configured):
     path.unlink()
     assert "No such file" in hang_up(server, "reload_failed")["why"]
     assert server.request("GET", "/ready").status_code == 200
+
+
+def test_a_key_of_the_file_and_its_successor(tmp_path):
+    path, after = tmp_path / "codemode-sidecar.yaml", KEY + "-and-more"
+    path.write_text(f"host: 127.0.0.1\napi_key: {KEY}\n")
+
+    def status(key):
+        return server.request("GET", "/sessions", headers={"Authorization": f"Bearer {key}"} if key else {}).status_code
+
+    with running_sidecar(CODEMODE_SIDECAR_CONFIG=str(path)) as server:
+        assert [status(key) for key in (KEY, after, None)] == [200, 401, 401]
+        path.write_text(f"host: 127.0.0.1\napi_key: {after}\n")
+        assert hang_up(server, "settings_reloaded")["changed"] == "api_key"
+        assert [status(key) for key in (KEY, after, None)] == [401, 200, 401]
+        path.write_text("host: 127.0.0.1\n")
+        hang_up(server, "settings_reloaded")
+        assert [status(key) for key in (after, None)] == [200, 401]  # no reload opens a server to everybody
+        assert KEY not in server.log_text()
+
+
+def test_beyond_loopback_a_key_is_needed(tmp_path):
+    """The file's own default of `host` is every address."""
+    (tmp_path / "codemode-sidecar.yaml").write_text("")
+    done = codemode("serve", "--port", "0", cwd=tmp_path)
+    assert done.returncode == 2 and "CODEMODE_API_KEY" in done.stderr, done

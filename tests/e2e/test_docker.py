@@ -167,6 +167,23 @@ def test_start_with_requirements_and_a_sidecar_file(docker):
     assert values(args, "--env") == ["CODEMODE_MAIN_APP_TARGET=app:50051"] and KEY not in " ".join(args)
 
 
+def test_start_brings_certificates(docker):
+    (docker.work / "certs").mkdir()
+    for name in ("server.crt", "server.key"):
+        (docker.work / "certs" / name).write_text("")
+    text = f"api_key: {KEY}\ntls:\n  enabled: true\n  mode: custom\n  cert_file: ./certs/server.crt\n  key_file: {docker.work}/certs/server.key\n"
+    (docker.work / "codemode-sidecar.yaml").write_text(text)
+    assert docker.run("start", answers=UP).returncode == 0
+    assert values(docker.call("run")["args"], "--mount")[1:] == [
+        f"type=bind,source={docker.work}/certs/server.crt,target=/app/certs/server.crt,readonly",
+        f"type=bind,source={docker.work}/certs/server.key,target={docker.work}/certs/server.key,readonly",
+    ]
+    for wrong in ("../work/certs/server.crt", "certs/missing.crt"):
+        (docker.work / "codemode-sidecar.yaml").write_text(text.replace("./certs/server.crt", wrong))
+        done = docker.run("start", answers=UP)
+        assert done.returncode == 1 and wrong in done.stderr and "run" not in [call["args"][0] for call in docker.calls], done
+
+
 def test_start_does_not(docker):
     done = docker.run("start")
     assert done.returncode == 1 and "export CODEMODE_API_KEY" in done.stderr and docker.calls == []
