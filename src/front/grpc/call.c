@@ -170,5 +170,5 @@ void cm_rpc_gone(void *arg, struct cm_grpc_call *wire)
     struct cm_run *run = cm_steal(c->run);
     detach(c, lost ? CM_GRPC_UNAVAILABLE : CM_GRPC_CANCELLED);
     if (run)
-        cm_rpc_run_abandon(run, lost);
+        cm_run_abandon(run, lost);
 }

@@ -155,7 +155,7 @@ static void reply_health(struct call *c, const char *status)
     codemode__health_response__init(&answer);
     answer.status = cm_proto_text(status);
     answer.version = cm_proto_text(CM_VERSION);
-    answer.main_app_target = cm_proto_text(cm_rpc_knows(c) ? cm_rpc_target(c->rpc) : "");
+    answer.main_app_target = cm_proto_text(cm_rpc_knows(c) ? cm_executor_target(c->rpc->parts.executor) : "");
     cm_rpc_reply(c, &answer.base);
 }
 
@@ -194,7 +194,7 @@ void cm_rpc_ready(void *arg, struct cm_grpc_call *wire, const uint8_t *message, 
     if (!is_serving(c->rpc))
         reply_health(c, "not_ready");
     else
-        cm_rpc_ping(c->rpc, on_ping, cm_rpc_ref(c));
+        cm_executor_ping(c->rpc->parts.executor, on_ping, cm_rpc_ref(c));
 }
 
 static bool is_service(const ProtobufCBinaryData *name)

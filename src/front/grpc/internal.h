@@ -112,12 +112,8 @@ enum cm_grpc_status cm_rpc_admit(void *arg, struct cm_grpc_call *wire, char *why
 /* Whether an open method's caller could call the others as well. */
 bool cm_rpc_knows(const struct call *c);
 
-/* run.c: what this room asks of the executor. */
+/* run.c */
 int cm_rpc_run(struct call *c, struct cm_run_request *req, const struct cm_exec_ops *ops, struct cm_err *err);
-void cm_rpc_run_abandon(struct cm_run *run, bool lost);
-const char *cm_rpc_run_id(const struct cm_run *run);
-void cm_rpc_ping(struct cm_rpc *rpc, void (*done)(void *arg, enum cm_tool_service state), void *arg);
-const char *cm_rpc_target(const struct cm_rpc *rpc);
 
 /* outflow.c */
 void cm_rpc_output(struct call *c, int stream, const char *data, size_t len);

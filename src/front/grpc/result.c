@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/utf8.h"
+#include "executor/error_type.h"
 #include "front/grpc/internal.h"
 #include "wire/proto.h"
 
@@ -53,54 +54,11 @@ int cm_rpc_send_result(struct call *c, const struct cm_exec_result *res, struct 
     result.stdout_stored = res->out_stored && c->session[0];
     result.stderr_stored = res->err_stored && c->session[0];
     result.session_id = cm_proto_text(c->session);
-    result.execution_id = cm_proto_text(c->run ? cm_rpc_run_id(c->run) : "");
+    result.execution_id = cm_proto_text(c->run ? cm_run_id(c->run) : "");
     result.correlation_id = cm_proto_text(c->correlation);
     event.event_case = CODEMODE__V1__EXECUTE_EVENT__EVENT_RESULT;
     event.result = &result;
     return cm_rpc_send(c, &event.base, err);
-}
-
-/* The closed list of types that clients of ExecutorService know, and which names of Python's belong to which. */
-static const char *known_type(const char *name, size_t len)
-{
-    static const char *const rows[][2] = {
-        {"SyntaxError", "SyntaxError"},
-        {"IndentationError", "SyntaxError"},
-        {"TabError", "SyntaxError"},
-        {"ImportError", "ImportError"},
-        {"ModuleNotFoundError", "ImportError"},
-        {"TypeError", "TypeError"},
-        {"ValueError", "ValueError"},
-        {"UnicodeDecodeError", "ValueError"},
-        {"UnicodeEncodeError", "ValueError"},
-        {"UnicodeError", "ValueError"},
-        {"JSONDecodeError", "ValueError"},
-        {"KeyError", "KeyError"},
-        {"AttributeError", "AttributeError"},
-        {"NameError", "NameError"},
-        {"UnboundLocalError", "NameError"},
-        {"IndexError", "IndexError"},
-        {"ZeroDivisionError", "ZeroDivisionError"},
-        {"RuntimeError", "RuntimeError"},
-        {"RecursionError", "RuntimeError"},
-        {"NotImplementedError", "RuntimeError"},
-        {"ToolError", "RuntimeError"},
-        {"SecurityViolation", "SecurityViolation"},
-    };
-
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        if (strlen(rows[i][0]) == len && memcmp(rows[i][0], name, len) == 0)
-            return rows[i][1];
-    return "Unknown";
-}
-
-static const char *type_of(const struct cm_exec_result *res)
-{
-    if (res->success)
-        return "";
-    if (res->timed_out)
-        return "Timeout";
-    return res->error_type ? known_type(res->error_type, res->error_type_len) : "Unknown";
 }
 
 void cm_rpc_reply_once(struct call *c, const struct cm_exec_result *res)
@@ -122,7 +80,7 @@ void cm_rpc_reply_once(struct call *c, const struct cm_exec_result *res)
         memcpy(text + n, len ? res->error : "", len);
         answer.error = cm_proto_bytes(text, (size_t)n + len);
     }
-    answer.error_type = cm_proto_text(type_of(res));
+    answer.error_type = cm_proto_text(cm_error_type(res));
     answer.correlation_id = cm_proto_text(c->correlation);
     answer.duration_ms = (float)((double)res->duration_ns / 1e6);
     cm_rpc_reply(c, &answer.base);

@@ -350,7 +350,7 @@ void cm_rpc_read_output(void *arg, struct cm_grpc_call *wire, const uint8_t *mes
 {
     struct call *c = cm_rpc_begin(arg, wire, "/codemode.v1.Sessions/ReadOutput");
     Codemode__V1__ReadOutputResponse answer;
-    struct cm_output_info info;
+    struct cm_output_info info = {0};
     struct cm_err err;
 
     if (!c)
