@@ -94,7 +94,7 @@ def test_code_has_a_maximum_in_characters(rpc):
 
 
 def test_context_is_given_to_the_code(rpc):
-    answer = rpc.execute("result = (n + 1, items, f)", context={"n": 72, "items": [1, None], "f": 0.5})
+    answer = rpc.execute("result = (context['n'] + 1, context['items'], context['f'])", context={"n": 72, "items": [1, None], "f": 0.5})
     assert answer.result == "(73, [1, None], 0.5)"
 
 

@@ -227,7 +227,8 @@ static void try_request(struct codemode_client *c, const char *id)
 
 static void try_once(struct codemode_client *c, const char *id)
 {
-    struct codemode_request r = {.code = "result = (n, 'r')", .context_json = "{\"n\": 7}", .correlation_id = "own"};
+    struct codemode_request r = {
+        .code = "result = (context['n'], 'r')", .context_json = "{\"n\": 7}", .correlation_id = "own"};
     struct codemode_result *res = NULL;
     struct codemode_error err;
 
