@@ -3,7 +3,7 @@
 
     python3 bench/run.py [--quick] [--only PART]... [--check]
 
-Parts: start, jail, latency, throughput, churn, memory, capacity, checkpoint, rollback, programs. --quick takes less than a minute and gives
+Parts: start, jail, latency, throughput, churn, memory, capacity, checkpoint, rollback, grpc, programs. --quick takes less than a minute and gives
 rough figures. --check ends with status 1 when a goal is missed; a wrong answer always does. Client and server
 share the machine's cores.
 """
@@ -20,13 +20,14 @@ import sys
 import threading
 import time
 
+import over_grpc
 import programs
 from server import Failure, Server, private_bytes, resident_bytes
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = pathlib.Path(os.environ.get("CODEMODE_BUILD") or ROOT / "build").resolve()
 CACHE = pathlib.Path(os.environ.get("CODEMODE_CACHE") or pathlib.Path.home() / ".cache" / "codemode")
-PARTS = ("start", "jail", "latency", "throughput", "churn", "memory", "capacity", "checkpoint", "rollback", "programs")
+PARTS = ("start", "jail", "latency", "throughput", "churn", "memory", "capacity", "checkpoint", "rollback", "grpc", "programs")
 MEBI = 1 << 20
 
 CODE, RESULT = "x = 42; x * 2", "84"
@@ -44,6 +45,9 @@ GOALS = [
     ("live sessions at once", "value", ">=", 2000),
     ("checkpoint after a small execution", "p50", "<=", 0.0003),
     ("rollback", "p50", "<=", 0.050),
+    ("execution over gRPC, beyond HTTP", "value", "<=", 0.0001),
+    ("tool call, tool in C", "p50", "<=", 0.0003),
+    ("failures of 200 calls at once", "value", "<=", 0),
     ("Python time / system CPython", "value", "<=", 1.35),
 ]
 
@@ -68,6 +72,7 @@ class Bench:
         self.programs = {}
         self.versions = {}
         self.skipped = {}
+        self.build = BUILD
         self._log = open(BUILD / "bench-server.log", "w", encoding="utf-8")
         self._load = BUILD / "bench-load"
 
@@ -212,6 +217,9 @@ class Bench:
                 if answer["state"] != "rolled_back":
                     raise Failure(f"a rollback answered {answer}")
         self.add("rollback", "s", **percentiles(seconds))
+
+    def grpc(self):
+        over_grpc.measure(self, percentiles, progress, CODE, RESULT)
 
     def fill(self, server, count):
         sessions = []

@@ -52,6 +52,12 @@ class Server:
                 raise Failure("the server did not become ready; see its log")
             time.sleep(0.0005)
 
+    def another(self):
+        """A client of the same server for another thread."""
+        other = object.__new__(Server)
+        other._http = http.client.HTTPConnection("127.0.0.1", self.port, timeout=150)
+        return other
+
     def call(self, method, path, body=None):
         text = None if body is None else json.dumps(body)
         self._http.request(method, path, text, {"Content-Type": "application/json"} if text else {})

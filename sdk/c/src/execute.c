@@ -250,7 +250,7 @@ int codemode_execute(struct codemode_client *client, const struct codemode_reque
                      struct codemode_error *err)
 {
     Codemode__V1__ExecuteRequest m;
-    struct lib_limits limits;
+    struct lib_limits limits = {0};
     int rc = check(r, err);
 
     rc = rc ? rc : lib_limits_begin(&limits, r->limits, r->limit_count, err);

@@ -23,7 +23,7 @@ static void take(char *to, size_t size, const ProtobufCBinaryData *from)
 static int probe(struct codemode_client *client, const char *path, struct codemode_health *ret,
                  struct codemode_error *err)
 {
-    Codemode__HealthResponse *answer;
+    Codemode__HealthResponse *answer = NULL;
     ProtobufCMessage *empty;
     Codemode__V1__ListRequest none;
 
@@ -56,7 +56,7 @@ int codemode_session_create(struct codemode_client *client, const struct codemod
                             char ret_id[CODEMODE_ID_SIZE], struct codemode_error *err)
 {
     Codemode__V1__CreateRequest request;
-    Codemode__V1__CreateResponse *answer;
+    Codemode__V1__CreateResponse *answer = NULL;
     struct lib_limits list;
 
     codemode__v1__create_request__init(&request);
@@ -95,7 +95,7 @@ static int ask(struct codemode_client *client, const char *path, const char *id,
 
 int codemode_session_delete(struct codemode_client *client, const char *id, struct codemode_error *err)
 {
-    void *answer;
+    void *answer = NULL;
     int rc = ask(client, SERVICE "Delete", id, &codemode__v1__delete_response__descriptor, &answer, err);
 
     if (rc == 0)
@@ -106,10 +106,10 @@ int codemode_session_delete(struct codemode_client *client, const char *id, stru
 int codemode_session_interrupt(struct codemode_client *client, const char *id, bool *ret_stopped,
                                struct codemode_error *err)
 {
-    Codemode__V1__InterruptResponse *answer;
+    Codemode__V1__InterruptResponse *answer = NULL;
     int rc = ask(client, SERVICE "Interrupt", id, &codemode__v1__interrupt_response__descriptor, (void **)&answer, err);
 
-    if (rc < 0)
+    if (rc < 0 || !answer)
         return rc;
     if (ret_stopped)
         *ret_stopped = answer->interrupted;
@@ -119,7 +119,7 @@ int codemode_session_interrupt(struct codemode_client *client, const char *id, b
 
 int codemode_session_rollback(struct codemode_client *client, const char *id, struct codemode_error *err)
 {
-    void *answer;
+    void *answer = NULL;
     int rc = ask(client, SERVICE "Rollback", id, &codemode__v1__rollback_response__descriptor, &answer, err);
 
     if (rc == 0)
@@ -130,10 +130,10 @@ int codemode_session_rollback(struct codemode_client *client, const char *id, st
 int codemode_session_info(struct codemode_client *client, const char *id, struct codemode_session *ret,
                           struct codemode_error *err)
 {
-    Codemode__V1__Session *answer;
+    Codemode__V1__Session *answer = NULL;
     int rc = ask(client, SERVICE "Get", id, &codemode__v1__session__descriptor, (void **)&answer, err);
 
-    if (rc < 0)
+    if (rc < 0 || !answer)
         return rc;
     *ret = (struct codemode_session){
         .executions = answer->executions,
@@ -158,9 +158,10 @@ static char **copy_ids(const Codemode__V1__ListResponse *answer)
 
     for (size_t i = 0; i < answer->n_session_ids; i++)
         room += answer->session_ids[i].len + 1;
-    char **ids = malloc(room), *text = (char *)ids + size;
+    char **ids = malloc(room);
     if (!ids)
         return NULL;
+    char *text = (char *)ids + size;
     for (size_t i = 0; i < answer->n_session_ids; i++) {
         ids[i] = text;
         take(text, answer->session_ids[i].len + 1, &answer->session_ids[i]);
@@ -174,7 +175,7 @@ int codemode_session_list(struct codemode_client *client, char ***ret_ids, size_
                           struct codemode_error *err)
 {
     Codemode__V1__ListRequest request;
-    Codemode__V1__ListResponse *answer;
+    Codemode__V1__ListResponse *answer = NULL;
 
     codemode__v1__list_request__init(&request);
     const struct lib_call call = {.path = SERVICE "List",
@@ -198,7 +199,7 @@ int codemode_read_output(struct codemode_client *client, const char *session, co
                          struct codemode_error *err)
 {
     Codemode__V1__ReadOutputRequest request;
-    Codemode__V1__ReadOutputResponse *answer;
+    Codemode__V1__ReadOutputResponse *answer = NULL;
 
     if (stream != 1 && stream != 2)
         return lib_error(err, CODEMODE_INVALID_ARGUMENT, "stream: must be 1 or 2");
