@@ -239,8 +239,6 @@ class Sidecar:
         if not hasattr(self._local, "http"):
             self._local.http = requests.Session()
             self._local.http.trust_env = False
-            if self.settings.get("CODEMODE_API_KEY"):
-                self._local.http.headers["Authorization"] = f"Bearer {self.settings['CODEMODE_API_KEY']}"
             self._local.http.verify, self._local.http.cert = self.verify or True, self.cert
             if key := self.settings.get("CODEMODE_API_KEY"):
                 self._local.http.headers["Authorization"] = f"Bearer {key}"
