@@ -337,3 +337,20 @@ def test_beyond_loopback_a_key_is_needed(tmp_path):
     (tmp_path / "codemode-sidecar.yaml").write_text("")
     done = codemode("serve", "--port", "0", cwd=tmp_path)
     assert done.returncode == 2 and "CODEMODE_API_KEY" in done.stderr, done
+
+
+def test_config_of_the_file_reaches_the_code(tmp_path):
+    path = tmp_path / "codemode.yaml"
+    path.write_text(GUIDE + "config:\n  region: eu\n  retries: 3\n  flags: [true, null, 1.5]\n  quoted: '3'\nsettings:\n  host: 127.0.0.1\n")
+    with running_sidecar(CODEMODE_SIDECAR_CONFIG=str(path), CODEMODE_API_KEY=KEY) as server:
+
+        def result(code, **body):
+            answer = server.request("POST", "/execute", json={"code": code, **body}, headers={"Authorization": f"Bearer {KEY}"})
+            assert answer.status_code == 200 and answer.json()["success"], answer.text
+            return answer.json()["result"]
+
+        assert result("config") == "{'region': 'eu', 'retries': 3, 'flags': [True, None, 1.5], 'quoted': '3'}"
+        assert result("config", config={"mine": 1}) == "{'mine': 1}"
+        path.write_text(path.read_text().replace("eu", "us"))
+        assert hang_up(server, "settings_reloaded")["changed"] == "config"
+        assert result("config['region']") == "us"
