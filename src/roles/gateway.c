@@ -164,6 +164,7 @@ static void on_hangup(void *arg, int signum)
     if (cm_sessions_reload(g->sessions, &config, &err) < 0)
         cm_log(CM_LOG_ERROR, "reload_failed", CM_LOG_STR("what", "limits of sessions"), CM_LOG_STR("why", err.text));
     cm_secrets_reload(&g->secrets);
+    cm_executor_reload(g->executor, g->conf, g->secrets.callback_tls);
     log_warnings(g->conf);
     cm_log(CM_LOG_INFO, "settings_reloaded", CM_LOG_STR("file", *g->conf->file ? g->conf->file : NULL),
            CM_LOG_STR("changed", changed), CM_LOG_STR("needs_restart", kept));

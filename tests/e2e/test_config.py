@@ -353,4 +353,4 @@ def test_config_of_the_file_reaches_the_code(tmp_path):
         assert result("config", config={"mine": 1}) == "{'mine': 1}"
         path.write_text(path.read_text().replace("eu", "us"))
         assert hang_up(server, "settings_reloaded")["changed"] == "config"
-        assert result("config['region']") == "us"
+        assert result("config['region']") == "'us'"
