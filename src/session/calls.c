@@ -24,8 +24,9 @@ struct cm_call {
     struct cm_call *prev, *next;
     struct cm_exec *exec;
     void *user;
-    uint64_t started_ns, deadline_ns;
-    double limit_s; /* that the deadline comes from */
+    uint64_t started_ns;
+    uint64_t due_ns; /* when it fails by itself; UINT64_MAX: not before its execution's time is over */
+    double limit_s;  /* that due_ns comes from */
     uint32_t number;
     char name[];
 };
@@ -168,7 +169,7 @@ static void watch(struct cm_exec *e, uint64_t due_ns)
 {
     uint64_t now = cm_clock_ns();
 
-    if (e->calls_due_ns && e->calls_due_ns <= due_ns)
+    if (due_ns == UINT64_MAX || (e->calls_due_ns && e->calls_due_ns <= due_ns))
         return;
     e->calls_due_ns = due_ns;
     cm_timer_start(e->calls_timer, due_ns > now ? (due_ns - now) / CM_NS_PER_MS + 1 : 1, 0);
@@ -178,7 +179,7 @@ static struct cm_call *find_late(struct cm_exec *e, uint64_t now)
 {
     struct cm_call *c = e->calls;
 
-    while (c && c->deadline_ns > now)
+    while (c && c->due_ns > now)
         c = c->next;
     return c;
 }
@@ -198,10 +199,11 @@ static void on_timer(void *arg)
         let_go(c);
     }
     DL_FOREACH(e->calls, c)
-    watch(e, c->deadline_ns);
+    watch(e, c->due_ns);
 }
 
-static void set_deadline(struct cm_call *c, uint64_t asked_ms)
+/* Returns the deadline. One that is the execution's is not watched: the code shall hear of that, not of this call. */
+static uint64_t set_deadline(struct cm_call *c, uint64_t asked_ms)
 {
     const struct cm_exec *e = c->exec;
     double limit = e->limits.at[CM_LIMIT_TOOL_TIMEOUT], all = e->limits.at[CM_LIMIT_TIMEOUT];
@@ -210,9 +212,11 @@ static void set_deadline(struct cm_call *c, uint64_t asked_ms)
     if (asked_ms > 0 && (double)asked_ms / 1e3 < limit)
         limit = (double)asked_ms / 1e3;
     c->limit_s = limit;
-    c->deadline_ns = c->started_ns + (uint64_t)(limit * 1e9);
-    if (c->deadline_ns > end_ns) /* where the execution's own timeout comes first */
-        c->deadline_ns = end_ns;
+    c->due_ns = c->started_ns + (uint64_t)(limit * 1e9);
+    if (c->due_ns < end_ns)
+        return c->due_ns;
+    c->due_ns = UINT64_MAX;
+    return end_ns;
 }
 
 /* frames */
@@ -282,7 +286,6 @@ static struct cm_call *new_call(struct cm_exec *e, const struct cm_ipc_fields *f
     *c = (struct cm_call){.exec = e, .number = e->calls_made, .started_ns = cm_clock_ns()};
     memcpy(c->name, name, len);
     c->name[len] = '\0';
-    set_deadline(c, cm_ipc_get_uint(f, CM_FIELD_CALL_TIMEOUT, 0));
     DL_APPEND(e->calls, c);
     e->calls_live++;
     cm_metrics_add(e->m->metrics, CM_M_TOOL_CALLS_RUNNING, 0, 1);
@@ -302,7 +305,7 @@ static void begin(struct cm_exec *e, const struct cm_ipc_fields *f)
     r.name = cm_ipc_get_bytes(f, CM_FIELD_NAME, &r.name_len);
     r.arguments = cm_ipc_get_bytes(f, CM_FIELD_ARGUMENTS, &r.arguments_len);
     r.context = cm_ipc_get_bytes(f, CM_FIELD_CONTEXT, &r.context_len);
-    r.deadline_ns = c->deadline_ns;
+    r.deadline_ns = set_deadline(c, cm_ipc_get_uint(f, CM_FIELD_CALL_TIMEOUT, 0));
     cm_log(CM_LOG_DEBUG, "tool_asked", CM_LOG_STR("exec", e->id), CM_LOG_STR("tool", c->name),
            CM_LOG_INT("call", c->number), CM_LOG_INT("bytes", r.arguments_len + r.context_len));
     if (e->calls_over || e->abandoned) {
@@ -310,7 +313,7 @@ static void begin(struct cm_exec *e, const struct cm_ipc_fields *f)
     } else if (!e->ops.call) {
         fail_with(c, CM_CALL_UNKNOWN, "no tool service is configured");
     } else {
-        watch(e, c->deadline_ns);
+        watch(e, c->due_ns);
         e->ops.call(e->arg, c, &r);
     }
 }

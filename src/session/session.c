@@ -115,10 +115,10 @@ static void close_session(struct cm_session *s, enum cm_label_end reason, enum c
     HASH_DEL(m->sessions, s);
     cm_session_stop_waiting(s);
     cm_turn_leave(s);
+    if (s->running)
+        cm_exec_fail(take_running(s), outcome, code, text); /* first: it still reads the worker's clock */
     if (s->worker)
         cm_worker_discard(s->worker);
-    if (s->running)
-        cm_exec_fail(take_running(s), outcome, code, text);
     while (s->queue) {
         struct cm_exec *e = s->queue;
         cm_session_dequeue(s, e);

@@ -8,6 +8,7 @@
  * Input: pairs of bytes, a step and its detail; some steps take bytes of their own. */
 #include "fuzz.h"
 
+#include "base/clock.h"
 #include "base/utf8.h"
 #include "model_json.h"
 #include "obs/metrics.h"
@@ -19,10 +20,14 @@
 #define OUTPUT_MAX 64
 #define LOCALS_MAX 64
 #define ASKED_MAX  200
+#define CALLS_MAX  6
+#define ARGUMENT_MAX 40
 #define LIMITS                                                                                                         \
     [CM_LIMIT_CPU_TIME] = 9, [CM_LIMIT_MEMORY] = 1 << 20, [CM_LIMIT_OUTPUT] = OUTPUT_MAX,                              \
     [CM_LIMIT_RESULT] = RESULT_MAX, [CM_LIMIT_LOCALS] = LOCALS_MAX, [CM_LIMIT_RECURSION] = 1000,                       \
-    [CM_LIMIT_CODE_LENGTH] = 1 << 20, [CM_LIMIT_FILES] = 100, [CM_LIMIT_FILE_BYTES] = 1 << 20, [CM_LIMIT_QUEUE] = 3
+    [CM_LIMIT_CODE_LENGTH] = 1 << 20, [CM_LIMIT_FILES] = 100, [CM_LIMIT_FILE_BYTES] = 1 << 20, [CM_LIMIT_QUEUE] = 3,   \
+    [CM_LIMIT_TOOL_CALLS] = CALLS_MAX, [CM_LIMIT_TOOL_ARGUMENT] = ARGUMENT_MAX, [CM_LIMIT_TOOL_RESULT] = ARGUMENT_MAX, \
+    [CM_LIMIT_TOOL_TIMEOUT] = 1
 #define STEPS_MAX 400
 
 static struct cm_loop *loop;
@@ -35,7 +40,10 @@ static struct asked {
     char id[32];
     bool done, abandoned;
     int worker; /* that was given its code; -1 while nobody was */
+    struct cm_call *calls[CALLS_MAX]; /* that wait for their answers */
+    unsigned called;
 } asked[ASKED_MAX];
+static uint8_t at_once; /* how the next calls are answered from inside; 0: they are not */
 static unsigned asked_count;
 
 static struct created {
@@ -72,11 +80,88 @@ static void on_output(void *arg, int stream, const char *data, size_t len)
     check_origin(a, data, len);
 }
 
+/* calls of tools */
+
+static void answer_call(struct asked *a, unsigned which, uint8_t detail)
+{
+    static const char json[] = "\"0123456789012345678901234567890123456789\"", text[] = "it failed\xff";
+    struct cm_call *call = a->calls[which];
+
+    CHECK(cm_call_user(call) == a);
+    a->calls[which] = NULL;
+    if (detail & 1)
+        cm_call_fail(call, (enum cm_call_failure)(detail >> 1 & 3), text, detail & 8 ? sizeof text - 1 : 5);
+    else if (detail & 2)
+        cm_call_answer(call, "null", 4);
+    else
+        cm_call_answer(call, json, sizeof json - 1); /* too long */
+}
+
+static void on_call(void *arg, struct cm_call *call, const struct cm_call_request *r)
+{
+    struct asked *a = arg;
+    unsigned place = 0;
+
+    CHECK(!a->done && !a->abandoned && r->number > a->called && r->number <= CALLS_MAX);
+    a->called = (unsigned)r->number; /* for want of memory, one may have failed before it came here */
+    CHECK(r->name_len > 0 && r->name_len <= 256 && cm_utf8_valid(r->name, r->name_len));
+    CHECK(r->arguments_len + r->context_len <= ARGUMENT_MAX && r->arguments[0] == '{');
+    CHECK(model_json(r->arguments, r->arguments_len, 1024).valid);
+    CHECK(!r->context || model_json(r->context, r->context_len, 1024).valid);
+    CHECK(r->deadline_ns <= cm_clock_ns() + 1000 * CM_NS_PER_MS && !cm_call_user(call));
+    while (a->calls[place])
+        place++;
+    CHECK(place < CALLS_MAX);
+    a->calls[place] = call;
+    cm_call_set_user(call, a);
+    if (at_once)
+        answer_call(a, place, at_once);
+}
+
+static void on_gone(void *arg, struct cm_call *call)
+{
+    struct asked *a = arg;
+    unsigned place = 0;
+
+    CHECK(!a->done && cm_call_user(call) == a);
+    while (place < CALLS_MAX && a->calls[place] != call)
+        place++;
+    CHECK(place < CALLS_MAX);
+    a->calls[place] = NULL;
+}
+
+void stage_answer_was_read(int worker, uint64_t call, int failure, const char *text, size_t len)
+{
+    CHECK(stage_worker(worker)->raw || (call > 0 && call <= CALLS_MAX));
+    CHECK(failure >= -1 && failure <= CM_CALL_CANCELLED);
+    CHECK(text && len <= 200 && cm_utf8_valid(text, len) && (failure >= 0 || len <= ARGUMENT_MAX));
+}
+
+static void call_step(uint8_t what, uint8_t detail)
+{
+    struct asked *a = asked_count > 0 ? &asked[detail % asked_count] : NULL;
+
+    at_once = what & 8 ? detail : 0;
+    for (unsigned i = 0; a && i < CALLS_MAX; i++)
+        if (a->calls[i]) {
+            answer_call(a, i, what);
+            return;
+        }
+}
+
+static bool has_calls(const struct asked *a)
+{
+    for (unsigned i = 0; i < CALLS_MAX; i++)
+        if (a->calls[i])
+            return true;
+    return false;
+}
+
 static void on_done(void *arg, const struct cm_exec_result *res, const struct cm_err *err)
 {
     struct asked *a = arg;
 
-    CHECK(!a->done && !a->abandoned);
+    CHECK(!a->done && !a->abandoned && !has_calls(a));
     a->done = true;
     if (!res) {
         CHECK(err && err->code < 0 && err->text[0]);
@@ -111,8 +196,9 @@ static const char *session_id(uint8_t which)
 
 static void ask(const char *id, uint8_t detail)
 {
-    static const struct cm_exec_ops with_output = {.output = on_output, .done = on_done},
-                                    without_output = {.done = on_done};
+    static const struct cm_exec_ops
+        with_output = {.output = on_output, .done = on_done, .call = on_call, .call_gone = on_gone},
+        without_output = {.done = on_done};
     struct asked *a = &asked[asked_count];
     struct cm_err err = {0};
     char code[16];
@@ -126,7 +212,9 @@ static void ask(const char *id, uint8_t detail)
                                   .context = detail & 16 ? "{}" : NULL,
                                   .context_len = detail & 16 ? 2 : 0,
                                   .mode = id ? CM_EXEC_SESSION : CM_EXEC_ONESHOT,
-                                  .timeout_s = detail & 32 ? 0.05 : 0};
+                                  .timeout_s = detail & 32 ? 0.05 : 0,
+                                  .tools = detail & 64 ? "[[\"tool\",0]]" : NULL,
+                                  .tools_len = detail & 64 ? 12 : 0};
     asked_count++;
     int rc = cm_sessions_execute(m, id, &req, detail & 64 ? &with_output : &without_output, a, &a->exec, &err);
     CHECK(rc == 0 ? !a->done && strncmp(cm_exec_id(a->exec), "exec-", 5) == 0 : err.code == rc && err.text[0]);
@@ -249,15 +337,25 @@ static void step(struct fuzz_in *in)
     uint8_t what = fuzz_byte(in), detail = fuzz_byte(in);
 
     switch (what >> 5) {
-    case 0:
     case 1:
+        if (what & 16) {
+            call_step(what, detail);
+            break;
+        }
+        /* fall through */
+    case 0:
         client_step(what & 31, detail);
         break;
     case 2:
         stage_zygote_step(what & 31, detail, in);
         break;
-    case 3:
     case 4:
+        if (what & 16) {
+            stage_call_step(what & 15, detail, in);
+            break;
+        }
+        /* fall through */
+    case 3:
         stage_worker_step(what & 31, detail, in);
         break;
     case 5:
@@ -277,12 +375,13 @@ static void finish(void)
     stage_fail_allocation(0);
     m = cm_sessions_free(m);
     for (unsigned i = 0; i < asked_count; i++)
-        CHECK(asked[i].done || asked[i].abandoned);
+        CHECK((asked[i].done || asked[i].abandoned) && !has_calls(&asked[i]));
     for (unsigned i = 0; i < created_count; i++)
         CHECK(created[i].done);
     CHECK(cm_metrics_get(metrics, CM_M_SESSIONS_ACTIVE, 0) == 0);
     CHECK(cm_metrics_get(metrics, CM_M_EXECUTIONS_RUNNING, 0) == 0);
     CHECK(cm_metrics_get(metrics, CM_M_EXECUTIONS_QUEUED, 0) == 0);
+    CHECK(cm_metrics_get(metrics, CM_M_TOOL_CALLS_RUNNING, 0) == 0);
     stage_close();
     fuzz_turns(loop, 2);
     metrics = cm_metrics_free(metrics);
@@ -311,7 +410,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         loop = cm_loop_new(NULL);
     fuzz_turns(loop, 1);
     int lowest = fuzz_lowest_fd();
-    asked_count = created_count = 0;
+    asked_count = created_count = at_once = 0;
     stage_open();
     metrics = cm_metrics_new();
     CHECK(cm_sessions_open(loop, &config, metrics, &m, &err) == 0);

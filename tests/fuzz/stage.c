@@ -388,6 +388,15 @@ const struct stage_worker *stage_worker(int index)
     return &workers[index];
 }
 
+static void read_answer(int index, const struct cm_ipc_header *h, const struct cm_ipc_fields *f)
+{
+    bool success = cm_ipc_get_uint(f, CM_FIELD_SUCCESS, 0) == 1;
+    size_t len;
+    const char *text = cm_ipc_get_bytes(f, success ? CM_FIELD_DATA : CM_FIELD_ERROR, &len);
+
+    stage_answer_was_read(index, h->id, success ? -1 : (int)cm_ipc_get_uint(f, CM_FIELD_FAILURE, 99), text, len);
+}
+
 static void read_worker(int index)
 {
     struct stage_worker *w = &workers[index];
@@ -400,9 +409,14 @@ static void read_worker(int index)
     while (receive_frame(w->fd, &h, CM_IPC_WORKER, payload, sizeof payload, &fd)) {
         if (fd >= 0)
             close(fd);
-        if (h.type != CM_MSG_EXECUTE || cm_ipc_fields_get(payload, h.len, &f, NULL) < 0)
+        if (cm_ipc_fields_get(payload, h.len, &f, NULL) < 0)
+            continue;
+        if (h.type == CM_MSG_ANSWER)
+            read_answer(index, &h, &f);
+        if (h.type != CM_MSG_EXECUTE)
             continue;
         w->seq = h.id;
+        w->calls = 0;
         const char *code = cm_ipc_get_bytes(&f, CM_FIELD_CODE, &len);
         stage_code_was_read(index, code, len);
     }
@@ -449,6 +463,33 @@ static void say(int index, enum cm_ipc_type type, uint64_t seq, uint8_t detail, 
         cm_ipc_put_bytes(&m, CM_FIELD_LOCALS, l, strlen(l));
     }
     send_message(workers[index].fd, &m, -1);
+}
+
+void stage_call_step(uint8_t what, uint8_t detail, struct fuzz_in *in)
+{
+    static const char *const texts[] = {"{}", "{\"a\":[1,null]}", "{\"b\":\"0123456789012345678901234567890123456789\"}",
+                                        "{\"a\":[1}", "[]", ""};
+    struct stage_worker *w = worker_count > 0 ? &workers[worker_count - 1 - what % 4 % worker_count] : NULL;
+    struct cm_ipc_msg m;
+    size_t len;
+
+    if (!w)
+        return;
+    read_worker((int)(w - workers));
+    bool cancels = what & 4, lies = (detail & 0xc0) == 0xc0;
+    const uint8_t *name = fuzz_bytes(in, cancels ? 0 : detail & 7, &len);
+    const char *text = texts[lies ? detail % 6 : detail >> 5 & 1];
+    cm_ipc_msg_begin(&m, cancels ? CM_MSG_CALL_CANCEL : CM_MSG_CALL, w->seq);
+    cm_ipc_put_uint(&m, CM_FIELD_CALL, cancels ? detail % 8 : (w->calls += !lies || !(detail & 8)));
+    if (!cancels) {
+        cm_ipc_put_bytes(&m, CM_FIELD_NAME, lies ? (const char *)name : "tool", lies ? len : 4);
+        cm_ipc_put_bytes(&m, CM_FIELD_ARGUMENTS, text, strlen(text));
+        if (detail & 16)
+            cm_ipc_put_bytes(&m, CM_FIELD_CONTEXT, text, strlen(text));
+        if (detail & 8)
+            cm_ipc_put_uint(&m, CM_FIELD_CALL_TIMEOUT, detail);
+    }
+    send_message(w->fd, &m, -1);
 }
 
 void stage_worker_step(uint8_t what, uint8_t detail, struct fuzz_in *in)

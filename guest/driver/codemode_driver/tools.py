@@ -22,9 +22,14 @@ _META = ('__list__', '__schema__', '__search__')
 _NO_SERVICE = 'no tool service is configured: the server was started without one (MAIN_APP_GRPC_TARGET)'
 
 
-class Tool:
-    """One tool of the application. Arguments are passed by name."""
+def _document(tool):
+    return tool._catalog.described(tool._name)[1] or None
 
+
+class Tool:
+    # One tool of the application. (A class without a __doc__ of its own would hide the one that it inherits.)
+
+    __doc__ = property(_document)
     __slots__ = ('_catalog', '_name', '_flags', '_timeout')
 
     def __init__(self, catalog, name, flags, timeout=None):
@@ -45,10 +50,6 @@ class Tool:
     @property
     def __name__(self):
         return self._name
-
-    @property
-    def __doc__(self):
-        return self._catalog.described(self._name)[1] or None
 
     @property
     def __signature__(self):
@@ -89,8 +90,9 @@ class Tool:
 
 
 class AsyncTool(Tool):
-    """One tool of the application whose calls are awaited."""
+    # One tool of the application whose calls are awaited.
 
+    __doc__ = property(_document)
     __slots__ = ()
 
     def _named(self, request):
@@ -110,6 +112,7 @@ class AsyncTool(Tool):
 
 
 class _Agent:
+    __doc__ = property(_document)
     __slots__ = ()
 
     def execute_task(self, /, task, context=None):
@@ -118,6 +121,7 @@ class _Agent:
 
 
 class _Startable:
+    __doc__ = property(_document)
     __slots__ = ()
 
     def kickoff(self, /, inputs=None):
@@ -126,32 +130,37 @@ class _Startable:
 
 
 class Agent(_Agent, Tool):
-    """An agent of the application."""
+    # An agent of the application.
 
+    __doc__ = property(_document)
     __slots__ = ()
 
 
 class AsyncAgent(_Agent, AsyncTool):
-    """An agent of the application whose calls are awaited."""
+    # An agent of the application whose calls are awaited.
 
+    __doc__ = property(_document)
     __slots__ = ()
 
 
 class Startable(_Startable, Tool):
-    """A crew or a flow of the application."""
+    # A crew or a flow of the application.
 
+    __doc__ = property(_document)
     __slots__ = ()
 
 
 class AsyncStartable(_Startable, AsyncTool):
-    """A crew or a flow of the application whose calls are awaited."""
+    # A crew or a flow of the application whose calls are awaited.
 
+    __doc__ = property(_document)
     __slots__ = ()
 
 
 class SchemaTool(Tool):
-    """tools['__schema__']: all about one tool."""
+    # tools['__schema__']: all about one tool.
 
+    __doc__ = property(_document)
     __slots__ = ()
 
     def run(self, /, *positional, name=None, tool_name=None):
@@ -162,8 +171,9 @@ class SchemaTool(Tool):
 
 
 class SearchTool(Tool):
-    """tools['__search__']: tools by what they do."""
+    # tools['__search__']: tools by what they do.
 
+    __doc__ = property(_document)
     __slots__ = ()
 
     def run(self, /, *positional, query, limit=10):
@@ -294,7 +304,7 @@ class Space(collections.abc.Mapping):
         names = list(self)
         if not names:
             return f'this execution has no {self._label}'
-        near = difflib.get_close_matches(name, names, NAMES_SHOWN, 0.5) if isinstance(name, str) else []
+        near = difflib.get_close_matches(name, names, NAMES_SHOWN) if isinstance(name, str) else []
         if near:
             return f'there is no such name; did you mean {" or ".join(map(repr, near[:3]))}?'
         more = f' and {len(names) - NAMES_SHOWN:,} more' if len(names) > NAMES_SHOWN else ''
@@ -330,16 +340,25 @@ class Tools(Space):
 catalog = Catalog()
 
 
-def hint(error, _suffix="can't be used in 'await' expression"):
-    """Tells one who awaits the result of a tool that is not async."""
+def _in_asyncio(error):
+    walk = error.__traceback__
+    while walk is not None and walk.tb_next is not None:
+        walk = walk.tb_next
+    return walk is not None and '/asyncio/' in walk.tb_frame.f_code.co_filename
+
+
+def hint(error):
+    """Tells one who awaits, or gathers, the results of a tool that is not async."""
     last = calls.last_sync
-    if last and type(error) is TypeError and len(error.args) == 1 and type(error.args[0]) is str:
-        text = error.args[0]
-        awaited = text == f'object {last[1].__name__} {_suffix}'
-        gathered = text == 'An asyncio.Future, a coroutine or an awaitable is required'
-        if awaited or gathered:
-            error.args = (f'{text}: {shown(last[0])} is not async, its run() returns the result itself; do not await it '
-                          '(threads make calls overlap: concurrent.futures.ThreadPoolExecutor)',)
+    if not last or type(error) is not TypeError or len(error.args) != 1 or type(error.args[0]) is not str:
+        return
+    tool, kind = last
+    text = error.args[0]
+    if (text == f"object {kind.__name__} can't be used in 'await' expression"
+            or text in (f"unhashable type: '{kind.__name__}'", 'An asyncio.Future, a coroutine or an awaitable is required')
+            and _in_asyncio(error)):
+        error.args = (f'{text}: {shown(tool)} is not async, its run() returns the result itself; do not await it '
+                      '(threads make calls overlap: concurrent.futures.ThreadPoolExecutor)',)
 
 
 def begin(text, calls_max, argument_max):
