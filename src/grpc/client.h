@@ -32,7 +32,8 @@ struct cm_grpc_client_options {
     unsigned idle_ms; /* without calls the connection is closed after this; 0: never */
     unsigned backoff_max_ms; /* 0: 120 s */
     unsigned eager_ms; /* a new call does not sit out the backoff when the last attempt is this old; 0: it does */
-    unsigned connect_ms; /* calls that have waited this long for a connection answer UNAVAILABLE; 0: by their deadline */
+    unsigned
+        connect_ms; /* calls that have waited this long for a connection answer UNAVAILABLE; 0: by their deadline */
     const char *user_agent;
 };
 

@@ -16,11 +16,11 @@
 #include "stage.h"
 #include "turn.h"
 
-#define RESULT_MAX 60
-#define OUTPUT_MAX 64
-#define LOCALS_MAX 64
-#define ASKED_MAX  200
-#define CALLS_MAX  6
+#define RESULT_MAX   60
+#define OUTPUT_MAX   64
+#define LOCALS_MAX   64
+#define ASKED_MAX    200
+#define CALLS_MAX    6
 #define ARGUMENT_MAX 40
 #define LIMITS                                                                                                         \
     [CM_LIMIT_CPU_TIME] = 9, [CM_LIMIT_MEMORY] = 1 << 20, [CM_LIMIT_OUTPUT] = OUTPUT_MAX,                              \
@@ -196,9 +196,11 @@ static const char *session_id(uint8_t which)
 
 static void ask(const char *id, uint8_t detail)
 {
-    static const struct cm_exec_ops
-        with_output = {.output = on_output, .done = on_done, .call = on_call, .call_gone = on_gone},
-        without_output = {.done = on_done};
+    static const struct cm_exec_ops with_output = {.output = on_output,
+                                                   .done = on_done,
+                                                   .call = on_call,
+                                                   .call_gone = on_gone},
+                                    without_output = {.done = on_done};
     struct asked *a = &asked[asked_count];
     struct cm_err err = {0};
     char code[16];

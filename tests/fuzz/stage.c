@@ -467,8 +467,8 @@ static void say(int index, enum cm_ipc_type type, uint64_t seq, uint8_t detail, 
 
 void stage_call_step(uint8_t what, uint8_t detail, struct fuzz_in *in)
 {
-    static const char *const texts[] = {"{}", "{\"a\":[1,null]}", "{\"b\":\"0123456789012345678901234567890123456789\"}",
-                                        "{\"a\":[1}", "[]", ""};
+    static const char *const texts[] = {
+        "{}", "{\"a\":[1,null]}", "{\"b\":\"0123456789012345678901234567890123456789\"}", "{\"a\":[1}", "[]", ""};
     struct stage_worker *w = worker_count > 0 ? &workers[worker_count - 1 - what % 4 % worker_count] : NULL;
     struct cm_ipc_msg m;
     size_t len;
