@@ -312,16 +312,26 @@ int cm_cli_docker_assets(const struct cm_args *args)
 
 /* env */
 
-/* NAME=value for what the file says. A value with a newline cannot stand in such a file. */
+static bool fits_line(const struct cm_yaml *n)
+{
+    return n->kind == CM_YAML_SCALAR && !strpbrk(n->text, "\r\n");
+}
+
+/* NAME=value for what the file says, lists with commas. A value with a newline cannot stand in such a file. */
 static int put_variable(const struct cm_file_key *key, const struct cm_yaml *n, struct cm_buf *to)
 {
-    if (!*key->env || !n || n->kind == CM_YAML_LIST) /* of lists, the file itself tells */
+    const struct cm_yaml *item = n && n->kind == CM_YAML_LIST ? n->first : n;
+
+    if (!*key->env || !item)
         return CM_EXIT_OK;
-    if (n->kind != CM_YAML_SCALAR || strpbrk(n->text, "\r\n"))
-        return cm_cli_error(CM_EXIT_FAILED, "env: %s: this value cannot stand in an environment file", key->path);
-    return cm_buf_printf(to, "# %s\n%s=%s\n", key->path, key->env, n->text) == 0
-               ? CM_EXIT_OK
-               : cm_cli_error(CM_EXIT_FAILED, "env: %s: too long", key->path);
+    int rc = cm_buf_printf(to, "# %s\n%s=", key->path, key->env);
+    for (const struct cm_yaml *at = item; at && rc == 0; at = at == n ? NULL : at->next) {
+        if (!fits_line(at))
+            return cm_cli_error(CM_EXIT_FAILED, "env: %s: this value cannot stand in an environment file", key->path);
+        rc = cm_buf_printf(to, "%s%s", at == item ? "" : ",", at->text);
+    }
+    rc = rc ? rc : cm_buf_puts(to, "\n");
+    return rc ? cm_cli_error(CM_EXIT_FAILED, "env: %s: too long", key->path) : CM_EXIT_OK;
 }
 
 int cm_cli_docker_env(const struct cm_args *args)

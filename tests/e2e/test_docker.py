@@ -234,12 +234,12 @@ def test_assets(docker):
 
 
 def test_env(docker):
-    (docker.work / "codemode.yaml").write_text(GUIDE)
+    (docker.work / "codemode.yaml").write_text(GUIDE + "security:\n  blocked_imports: [pandas, os.remove]\n  safe_builtins: []\n")
     done = docker.run("env", CODEMODE_API_KEY=KEY)
     assert (done.returncode, done.stdout) == (0, "✓ Created .env from codemode.yaml\n")
     lines = [line for line in (docker.work / ".env").read_text().splitlines() if not line.startswith("#")]
     assert lines == ["CODEMODE_EXECUTOR_URL=http://localhost:8001", f"CODEMODE_API_KEY={KEY}", "CODEMODE_CODE_TIMEOUT=30",
-                     "CODEMODE_MAX_CODE_LENGTH=10000", "MEMORY_LIMIT=512Mi"]  # fmt: skip
+                     "CODEMODE_MAX_CODE_LENGTH=10000", "MEMORY_LIMIT=512Mi", "CODEMODE_BLOCKED_IMPORTS=pandas,os.remove"]  # fmt: skip
     assert stat.S_IMODE((docker.work / ".env").stat().st_mode) == 0o600
     done = docker.run("env", CODEMODE_API_KEY="other")
     assert done.returncode == 1 and KEY in (docker.work / ".env").read_text()

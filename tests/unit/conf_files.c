@@ -55,6 +55,7 @@ static void good(const char *text, enum cm_file_kind kind, struct cm_conf *ret)
 
     if (problems)
         fail_msg("%s", problems);
+    free(problems);
 }
 
 /* variables */
@@ -253,7 +254,7 @@ static void bounds_variables(void **state)
 
 static void a_file_has_defaults_of_its_own(void **state)
 {
-    struct cm_conf c;
+    struct cm_conf c = {0};
 
     (void)state;
     good("", CM_FILE_SIDECAR, &c);
@@ -266,7 +267,7 @@ static void a_file_has_defaults_of_its_own(void **state)
 
 static void a_sidecar_file_sets(void **state)
 {
-    struct cm_conf c;
+    struct cm_conf c = {0};
 
     (void)state;
     good("host: 127.0.0.1\nlimits: {code_timeout: 10s, max_code_length: \"${CONF_NUMBER}00\"}\nlog_level: critical\n"
@@ -285,7 +286,7 @@ static void a_sidecar_file_sets(void **state)
 
 static void lists_of_the_policy(void **state)
 {
-    struct cm_conf c;
+    struct cm_conf c = {0};
 
     (void)state;
     good("security:\n  policy: strict\n  blocked_imports: [pandas, os.remove]\n  allowed_imports:\n  - ${CONF_SET}\n"
@@ -347,7 +348,7 @@ static void tells_kinds_apart(void **state)
 
 static void a_unified_file_sets(void **state)
 {
-    struct cm_conf c;
+    struct cm_conf c = {0};
 
     (void)state;
     good(UNIFIED("http://localhost:8001", "config:\n  tool_service_grpc: app:5\n  n: ${CONF_NUMBER}\n"
