@@ -186,6 +186,14 @@ static bool is_config_flag(const char *arg, size_t len)
 
 /* Twice over the flags: the file that they name comes first, and they win over it. With `conf` NULL only the file's name
  * is taken. */
+/* A flag of type BOOL may stand alone. */
+static bool is_bool(const char *text)
+{
+    bool any;
+
+    return cm_conf_parse_bool(text, &any);
+}
+
 static int load_flags(int argc, char *const *argv, struct cm_conf *conf, const char **ret_file, struct cm_err *err)
 {
     for (int i = 0; i < argc; i++) {
@@ -195,9 +203,10 @@ static int load_flags(int argc, char *const *argv, struct cm_conf *conf, const c
 
         if (!row && !is_config_flag(argv[i], len))
             return unknown_flag(argv[i], len, err);
-        if (!equals && i + 1 >= argc)
+        bool bare = !equals && row && row->type == CM_ROW_BOOL && !is_bool(i + 1 < argc ? argv[i + 1] : "");
+        if (!equals && !bare && i + 1 >= argc)
             return cm_err_set(err, CM_ERR_CONFIG, "%s: needs a value", argv[i]);
-        const char *value = equals ? equals + 1 : argv[++i];
+        const char *value = bare ? "true" : equals ? equals + 1 : argv[++i];
         if (!row)
             *ret_file = value;
         if (!row || !conf)

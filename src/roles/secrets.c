@@ -79,7 +79,7 @@ static int check_exposure(const struct cm_secrets *s, const struct cm_address *a
         return cm_err_set(err, CM_ERR_CONFIG,
                           "others can reach HOST \"%.80s\", and there is no key: set CODEMODE_API_KEY, "
                           "CODEMODE_API_KEY_FILE or CODEMODE_KEYS_FILE, or listen on 127.0.0.1, or, where something "
-                          "else decides who may call, say ALLOW_KEYLESS=true (--allow-keyless true)",
+                          "else decides who may call, say ALLOW_KEYLESS=true (--allow-keyless)",
                           s->conf->host);
     cm_log(CM_LOG_WARNING, "serving_without_key", CM_LOG_STR("host", s->conf->host));
     return 0;

@@ -2,6 +2,7 @@
 """Keys: who is let in, whose sessions are whose, what limits a name has, and how keys are replaced."""
 
 import contextlib
+import http.client
 import json
 import os
 import pathlib
@@ -238,23 +239,28 @@ def replace(text):
     os.replace(fresh, KEYS_FILE)
 
 
+def over(kept, method, path, key):
+    """(status, JSON) of a request over a connection that stays."""
+    kept.request(method, path, headers={"Authorization": f"Bearer {key}"})
+    answer = kept.getresponse()
+    return answer.status, json.loads(answer.read())
+
+
 def test_rotation_keeps_connections(sidecar):
     dave, dave_2 = "dave-key-7d00f2", "dave-key-9c11e8"
-    kept = requests.Session()
+    kept = http.client.HTTPConnection("127.0.0.1", sidecar.port, timeout=20 * PATIENCE)
     try:
+        kept.connect()
+        socket_before = kept.sock
         replace(f"dave {dave}\n{NAMED}")
-        headers = {"Authorization": f"Bearer {dave}"}
-        eventually(lambda: kept.get(f"{sidecar.url}/sessions", headers=headers).status_code == 200, "the new key is known")
-        session = kept.post(f"{sidecar.url}/session", headers=headers).json()["session_id"]
-        opened = len(sidecar.descriptors())
+        eventually(lambda: over(kept, "GET", "/sessions", dave)[0] == 200, "the new key is known")
+        session = over(kept, "POST", "/session", dave)[1]["session_id"]
         replace(f"dave {dave_2}\n{NAMED}")
-        eventually(lambda: ask(sidecar, "GET", "/sessions", dave_2).status_code == 200, "the second key is known")
-        assert kept.get(f"{sidecar.url}/sessions", headers=headers).status_code == 401
-        headers = {"Authorization": f"Bearer {dave_2}"}
-        answer = kept.get(f"{sidecar.url}/sessions", headers=headers)
-        assert answer.json()["sessions"] == [session]  # it is dave's as before
-        assert len(sidecar.descriptors()) <= opened  # on the same connection
-        kept.delete(f"{sidecar.url}/session/{session}", headers=headers)
+        eventually(lambda: over(kept, "GET", "/sessions", dave_2)[0] == 200, "the second key is known")
+        assert over(kept, "GET", "/sessions", dave)[0] == 401
+        assert over(kept, "GET", "/sessions", dave_2) == (200, {"sessions": [session]})  # it is dave's as before
+        assert over(kept, "DELETE", f"/session/{session}", dave_2)[0] == 200
+        assert kept.sock is socket_before
     finally:
         kept.close()
         replace(NAMED)

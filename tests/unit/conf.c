@@ -133,6 +133,19 @@ static void makes_rules_of_the_policy(void **state)
     assert_int_equal(strlen(rules), 3002);
 }
 
+static void a_switch_may_stand_alone(void **state)
+{
+    char *argv[] = {"--tls", "--allow-keyless", "no", "--callback-tls"};
+    char *last[] = {"--tls-require-client-auth=false", "--tls"};
+    struct cm_conf c;
+
+    (void)state;
+    assert_int_equal(cm_conf_load(4, argv, &c, NULL), 0);
+    assert_true(c.tls && c.callback_tls && !c.allow_keyless);
+    assert_int_equal(cm_conf_load(2, last, &c, NULL), 0);
+    assert_true(c.tls && !c.tls_require_client_auth);
+}
+
 static void names_the_bad_variable(void **state)
 {
     struct cm_conf c;
@@ -213,6 +226,7 @@ int main(void)
         cmocka_unit_test_setup(a_flag_wins_over_the_environment, clean),
         cmocka_unit_test_setup(makes_rules_of_the_policy, clean),
         cmocka_unit_test_setup(names_the_bad_setting, clean),
+        cmocka_unit_test(a_switch_may_stand_alone),
         cmocka_unit_test_setup(names_the_bad_variable, clean),
         cmocka_unit_test_setup(completes_limits, clean),
         cmocka_unit_test_setup(limits_name_their_settings, clean),
