@@ -8,9 +8,9 @@ import grpc
 import pytest
 
 from grpc_support import Rpc, code_of
-from support import eventually, resident_bytes
+from support import CODEMODE, eventually, resident_bytes
 
-SETTINGS = {"MAX_OUTPUT": "64Ki", "MAX_SESSIONS": "12", "EXECUTION_TIMEOUT": "20"}
+SETTINGS = {"MAX_OUTPUT": "64Ki", "STORED_OUTPUT": "1Mi", "MAX_SESSIONS": "12", "EXECUTION_TIMEOUT": "20"}
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,8 @@ def test_a_slow_reader_holds_nothing_up(sidecar, rpc, made):
         return session.executions == 1 and session.state == "idle"
 
     eventually(ended, "the code has ended", 15)
-    assert resident_bytes(sidecar.process.pid) < before + (20 << 20)
+    if b"__asan_init" not in CODEMODE.read_bytes():  # its allocator gives little back
+        assert resident_bytes(sidecar.process.pid) < before + (20 << 20)
     rest = list(events)
     got = sum(len(e.output.data) for e in rest[:-1])
     omitted = sum(e.output.omitted for e in rest[:-1])

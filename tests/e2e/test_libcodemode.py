@@ -56,6 +56,8 @@ def test_installation_and_pkg_config(sidecar, tmp_path):
     folder = next((tmp_path / "root").rglob("codemode.pc")).parent
     env = {"PKG_CONFIG_PATH": str(folder), "PKG_CONFIG_SYSROOT_DIR": str(tmp_path / "root")}
     flags = run("pkg-config", "--cflags", "--libs", "codemode", **env).split()
+    if "__asan_init" in run("nm", "-D", LIBRARY / "libcodemode.so"):
+        flags.append("-fsanitize=address,undefined")  # a library with sanitizers wants a program with them
     for example in ("hello", "weather"):
         source = ROOT / "sdk" / "c" / "examples" / f"{example}.c"
         run("cc", "-std=c17", "-Wall", "-Wextra", "-Wpedantic", "-Werror", source, *flags, "-o", tmp_path / example)
