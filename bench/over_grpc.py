@@ -5,9 +5,13 @@ import contextlib
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import tempfile
 import threading
+
+#: Times that executions over gRPC and over HTTP take turns.
+TURNS = 10
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -71,13 +75,13 @@ def measure(bench, percentiles, progress, code, result):
     drive = bench.build / "sdk" / "c" / "libcodemode-drive"
     with service(drive, "serve", "0") as port, bench.server(CODEMODE_MAIN_APP_TARGET=f"127.0.0.1:{port}") as server:
         progress("executions over gRPC and HTTP")
-        over = {"HTTP": [], "gRPC": []}
-        for _ in range(4):  # in turns, so that a slow moment hits both
-            over["gRPC"] += executions(bench, server, code, result, count // 4)
-            over["HTTP"].append(bench.load(server, "warm", 1, count // 4, 30)["execute"])
-        bench.add("execution over gRPC", "s", **percentiles(over["gRPC"]))
-        http = sorted(row["p50"] for row in over["HTTP"])[1]
-        bench.add("execution over gRPC, beyond HTTP", "s", value=percentiles(over["gRPC"])["p50"] - http)
+        over, beyond = [], []
+        for _ in range(TURNS):  # in turns, so that a slow moment hits both
+            times = executions(bench, server, code, result, count // TURNS)
+            beyond.append(percentiles(times)["p50"] - bench.load(server, "warm", 1, count // TURNS, 30)["execute"]["p50"])
+            over += times
+        bench.add("execution over gRPC", "s", **percentiles(over))
+        bench.add("execution over gRPC, beyond HTTP", "s", value=statistics.median(beyond))
         progress("calls of a tool in C")
         bench.add("tool call, tool in C", "s", **percentiles(tool_calls(server, CALLS.replace("echo", "about"), count)))
         bench.add("tool call, awaited", "s", **percentiles(tool_calls(server, ASYNC_CALLS, count)))
