@@ -17,6 +17,7 @@
 #define RECORD_EXTRA 64 /* header, tag and padding of one record */
 #define HELLO_MAX    32768 /* bytes of one handshake message: a chain of certificates fits */
 #define HELLOS_MAX   98304 /* bytes of a whole handshake */
+#define WARNINGS_MAX 8     /* of the peer in all: each is a step that brings nothing, and they need not end */
 
 struct cm_tls_session {
     gnutls_session_t session;
@@ -25,6 +26,7 @@ struct cm_tls_session {
     size_t heard; /* bytes of the handshake */
     bool done;
     unsigned status; /* what is wrong with the peer's certificate */
+    unsigned warnings; /* alerts that ended nothing */
 };
 
 size_t cm_tls_overhead(size_t len)
@@ -171,6 +173,14 @@ static int failed(struct cm_stream *s, int rc, struct cm_err *err)
     return cm_err_set(err, CM_ERR_SYSTEM, "%s: TLS: %s", s->peer, gnutls_strerror(rc));
 }
 
+/* Passes over what is no end. False: the peer sends nothing but warnings, or this is an end. */
+static bool goes_on(struct cm_tls_session *t, ssize_t rc)
+{
+    if (rc == GNUTLS_E_WARNING_ALERT_RECEIVED)
+        return ++t->warnings <= WARNINGS_MAX;
+    return rc != GNUTLS_E_REHANDSHAKE && !gnutls_error_is_fatal((int)rc);
+}
+
 int cm_tls_session_step(struct cm_stream *s, struct cm_err *err)
 {
     gnutls_session_t session = s->tls->session;
@@ -179,7 +189,7 @@ int cm_tls_session_step(struct cm_stream *s, struct cm_err *err)
 
     do
         rc = gnutls_handshake(session);
-    while (rc == GNUTLS_E_INTERRUPTED || rc == GNUTLS_E_WARNING_ALERT_RECEIVED);
+    while (rc == GNUTLS_E_INTERRUPTED || (rc == GNUTLS_E_WARNING_ALERT_RECEIVED && goes_on(s->tls, rc)));
     if (rc == GNUTLS_E_AGAIN)
         return 1;
     if (rc < 0) {
@@ -205,7 +215,7 @@ ssize_t cm_tls_session_read(struct cm_stream *s, void *to, size_t size, struct c
             errno = EAGAIN;
             return -1;
         }
-        if (n == GNUTLS_E_REHANDSHAKE || gnutls_error_is_fatal((int)n)) {
+        if (!goes_on(s->tls, n)) {
             failed(s, (int)n, err);
             return -2;
         }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TLS contexts and streams: who gets in, what is refused when it is loaded, and what a reload changes. */
 #include <fcntl.h>
+#include <gnutls/gnutls.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -258,6 +260,51 @@ static void silent_client(void **state)
     close_both(&w);
 }
 
+/* A client of another make, which has nothing to say but warnings. */
+static void *warn_without_end(void *arg)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    const unsigned *port = arg;
+    gnutls_certificate_credentials_t trust;
+    gnutls_session_t session;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), rc;
+
+    in.sin_port = htons((uint16_t)*port);
+    gnutls_certificate_allocate_credentials(&trust);
+    gnutls_init(&session, GNUTLS_CLIENT | GNUTLS_NO_SIGNAL);
+    gnutls_priority_set_direct(session, "NORMAL:-VERS-ALL:+VERS-TLS1.2", NULL);
+    gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, trust);
+    gnutls_transport_set_int(session, fd);
+    rc = connect(fd, (struct sockaddr *)&in, sizeof(in)) < 0 ? -1 : gnutls_handshake(session);
+    for (int i = 0; rc == 0 && i < 1000; i++)
+        rc = gnutls_alert_send(session, GNUTLS_AL_WARNING, GNUTLS_A_USER_CANCELED);
+    gnutls_deinit(session);
+    close(fd);
+    gnutls_certificate_free_credentials(trust);
+    return NULL;
+}
+
+/* Each costs a step and brings nothing, so a client could keep the loop to itself. */
+static void only_warnings(void **state)
+{
+    struct world w;
+    pthread_t client;
+    (void)state;
+
+    world_open(&w, tls_of(server_config(false)), NULL);
+    w.client.s = cm_stream_close(w.client.s, 0);
+    await(&w, &w.server.closed); /* that was the world's own client */
+    w.server.s = cm_stream_close(w.server.s, 0);
+    w.server = (struct end){.w = &w};
+    unsigned port = listening_port(&w);
+    assert_int_equal(pthread_create(&client, NULL, warn_without_end, &port), 0);
+    await(&w, &w.server.closed);
+    assert_int_equal(pthread_join(client, NULL), 0);
+    assert_true(w.server.ready);
+    assert_non_null(strstr(w.server.err.text, "warning"));
+    close_both(&w);
+}
+
 static void much_both_ways(void **state)
 {
     struct world w;
@@ -398,6 +445,7 @@ int main(void)
         cmocka_unit_test(server_of_another_name),
         cmocka_unit_test(plain_client),
         cmocka_unit_test(silent_client),
+        cmocka_unit_test(only_warnings),
         cmocka_unit_test(much_both_ways),
         cmocka_unit_test(pause_keeps_the_rest),
         cmocka_unit_test(wrong_combinations),
