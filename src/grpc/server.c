@@ -112,7 +112,7 @@ static void on_flush(void *arg)
 
 void cm_grpc_conn_flush_soon(struct cm_grpc_conn *c)
 {
-    if (!c->inside && c->ready)
+    if (!c->inside && c->ready && !c->gone) /* gone: the end of one call may end another one of its owner's */
         cm_task_post(c->server->loop, &c->flush, on_flush, c);
 }
 

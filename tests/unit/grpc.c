@@ -159,6 +159,7 @@ struct world {
     bool running;
     int fd;
     struct cm_grpc_call *held; /* the last call of /t/Hold */
+    struct cm_grpc_call *mate; /* one that ends when another one is cancelled */
     unsigned held_count, cancelled;
     unsigned left, writable; /* of /t/Flow */
 };
@@ -242,6 +243,9 @@ static void on_cancelled(void *arg, struct cm_grpc_call *call)
         assert_ptr_equal(cm_grpc_call_user(call), w);
     w->held = NULL;
     w->cancelled++;
+    if (w->mate && w->mate != call)
+        cm_grpc_call_finish(w->mate, CM_GRPC_ABORTED, "the other one has gone");
+    w->mate = NULL;
     stop();
 }
 
@@ -485,6 +489,34 @@ static void freeing_ends_calls(void **state)
     assert_int_equal(s.status, CM_GRPC_CANCELLED);
 }
 
+static void on_turn(void *arg)
+{
+    (void)arg;
+    stop();
+}
+
+/* The connection is being freed while one call's end ends the next one: nothing may be left to be done for it. */
+static void one_end_may_be_two(void **state)
+{
+    struct seen s[2] = {{0}}, probe = {0};
+    struct cm_task turn = {0};
+    (void)state;
+
+    begin(&s[0], "/t/Hold", 5000);
+    begin(&s[1], "/t/Hold", 5000);
+    begin(&probe, "/t/Unary", 5000);
+    run();
+    assert_int_equal(w->held_count, 2);
+    w->mate = w->held;
+    w->client = cm_grpc_client_free(w->client);
+    while (w->cancelled == 0)
+        run();
+    assert_int_equal(w->cancelled, 1);
+    assert_int_equal(cm_grpc_server_connections(w->server), 0);
+    cm_task_post(w->loop, &turn, on_turn, NULL);
+    run();
+}
+
 /* Answers of calls that were running come in spite of it. */
 static void drain_lets_calls_end(void **state)
 {
@@ -529,6 +561,7 @@ int main(void)
         ON_LOOP(an_answer_waits_for_its_reader),
         ON_LOOP(calls_have_a_maximum),
         ON_LOOP(freeing_ends_calls),
+        ON_LOOP(one_end_may_be_two),
         ON_LOOP(drain_lets_calls_end),
     };
 
