@@ -29,10 +29,12 @@
 #define READS_AT_ONCE 4      /* then others have their turn */
 #define HANDSHAKE_MAX 131072 /* what TLS may have to say for itself, beside the owner's bytes */
 #define DROP_MAX      1048576 /* bytes that one that lingers reads for nothing */
+#define LINGERING_MAX 256     /* streams: one more, and the oldest goes at once */
 #define KEEP_MEMORY   65536 /* a queue that was larger gives its memory back when it is empty */
 
 static _Thread_local uint8_t scratch[READ_SIZE]; /* what a read brings lives until `data` returns */
 static struct cm_stream *lingering;
+static unsigned lingering_count; /* nobody else counts them, and each holds a descriptor */
 
 /* Ends */
 
@@ -47,8 +49,10 @@ static void dispose(struct cm_stream *s)
     cm_tls_session_close(s);
     s->rules = cm_tls_unref(s->rules);
     s->fd = cm_fd_close(s->fd);
-    if (s->state == LINGERING)
+    if (s->state == LINGERING) {
         DL_DELETE(lingering, s);
+        lingering_count--;
+    }
     cm_buf_done(&s->queue);
     s->gone = true;
     if (s->busy == 0)
@@ -526,8 +530,11 @@ static void say_bye(struct cm_stream *s)
 
 static void linger(struct cm_stream *s, unsigned linger_ms)
 {
+    if (lingering_count >= LINGERING_MAX)
+        dispose(lingering);
     s->state = LINGERING;
     DL_APPEND(lingering, s);
+    lingering_count++;
     cm_task_cancel(s->loop, &s->task);
     cm_task_cancel(s->loop, &s->read_task);
     cm_timer_start(s->timer, linger_ms, 0);

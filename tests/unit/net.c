@@ -31,6 +31,36 @@ static void ping_pong(void **state)
     world_close(&w);
 }
 
+/* Who is turned away gets time to read why, but many at once cannot take all descriptors with that. */
+static void few_linger(void **state)
+{
+    static int peers[300];
+    struct cm_loop *loop = cm_loop_new(NULL);
+    struct world none = {.loop = loop};
+    struct end end = {.w = &none};
+    unsigned there = 0;
+    int ends[2];
+    (void)state;
+
+    for (int i = 0; i < 300; i++) {
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+        peers[i] = ends[1];
+        struct cm_stream *s = cm_stream_accept(loop, ends[0], NULL, &stream_limits, &ops, &end, NULL);
+        assert_non_null(s);
+        turn(loop); /* it is ready */
+        cm_stream_close(s, 60000);
+    }
+    for (int i = 0; i < 300; i++) {
+        bool open = send(peers[i], "x", 1, MSG_NOSIGNAL) == 1;
+        assert_int_equal(open, i >= 300 - 256);
+        there += open;
+        close(peers[i]);
+    }
+    assert_int_equal(there, 256);
+    cm_stream_end_lingering(loop);
+    cm_loop_free(loop);
+}
+
 /* More than the socket takes: kept up to the maximum, then refused whole; and all that was taken arrives. */
 static void queue_has_a_maximum(void **state)
 {
@@ -178,6 +208,7 @@ int main(void)
         cmocka_unit_test(close_lingers),
         cmocka_unit_test(close_at_once_tells_the_peer),
         cmocka_unit_test(may_be_closed_in_a_callback),
+        cmocka_unit_test(few_linger),
         cmocka_unit_test(nothing_listens),
         cmocka_unit_test(names_are_looked_up),
         cmocka_unit_test(connecting_has_a_deadline),

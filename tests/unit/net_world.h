@@ -247,12 +247,17 @@ static void turn_over(void *arg)
     cm_loop_stop(arg);
 }
 
-static inline void world_turn(struct world *w)
+static inline void turn(struct cm_loop *loop)
 {
     struct cm_task task = {0};
 
-    cm_task_post(w->loop, &task, turn_over, w->loop);
-    cm_loop_run(w->loop);
+    cm_task_post(loop, &task, turn_over, loop);
+    cm_loop_run(loop);
+}
+
+static inline void world_turn(struct world *w)
+{
+    turn(w->loop);
 }
 
 static void world_close(struct world *w)
