@@ -13,7 +13,7 @@
 #include "tools/values.h"
 
 #define WHY_MAX      8192 /* bytes of what is wrong with the arguments */
-#define COMPARED_MAX 100000 /* pairs of names when two contexts are merged */
+#define COMPARED_MAX (16u << 20) /* bytes that are looked through when two contexts are merged */
 
 static void free_call(struct call *c)
 {
@@ -64,18 +64,14 @@ void cm_calls_drop(struct job *job)
 
 /* The context */
 
-static bool has_name(const struct cm_json_value *object, struct cm_chars name, unsigned *left)
+static bool has_name(const struct cm_json_value *object, struct cm_chars name)
 {
     struct cm_json_value value;
     struct cm_chars at;
 
-    for (struct cm_members m = cm_members_of(object); cm_members_next(&m, &at, &value);) {
+    for (struct cm_members m = cm_members_of(object); cm_members_next(&m, &at, &value);)
         if (cm_chars_equal(at, name))
             return true;
-        if (*left == 0)
-            return false;
-        --*left;
-    }
     return false;
 }
 
@@ -88,18 +84,22 @@ static int put_member(struct cm_buf *to, struct cm_chars name, const struct cm_j
     return rc ? rc : cm_buf_append(to, value->raw, value->len);
 }
 
-/* The execution's members, but for those that the call brings itself. Both texts are checked objects. */
+/* The execution's members, but for those that the call brings itself. Both texts are checked objects. For each member of
+ * the one all of the other is read: code and its client could make that a minute's work. */
 static int merge(struct cm_buf *to, const struct cm_json_value *general, const struct cm_json_value *own)
 {
-    unsigned left = COMPARED_MAX;
+    size_t left = COMPARED_MAX;
     struct cm_json_value value;
     struct cm_members m;
     struct cm_chars name;
     int rc = cm_buf_puts(to, "{");
 
-    for (m = cm_members_of(general); rc == 0 && cm_members_next(&m, &name, &value);)
-        if (!has_name(own, name, &left))
+    for (m = cm_members_of(general); rc == 0 && cm_members_next(&m, &name, &value); left -= own->len) {
+        if (own->len > left)
+            return CM_ERR_TOO_LARGE;
+        if (!has_name(own, name))
             rc = put_member(to, name, &value);
+    }
     for (m = cm_members_of(own); rc == 0 && cm_members_next(&m, &name, &value);)
         rc = put_member(to, name, &value);
     return rc ? rc : cm_buf_puts(to, "}");
@@ -110,21 +110,19 @@ static bool as_object(const char *text, size_t len, struct cm_json_value *ret)
     return text && cm_json_check(text, len, ret, NULL) == 0 && ret->kind == CM_JSON_OBJECT;
 }
 
-/* What goes with the call, in *ret; `merged` is room for it. False when there is none that could be sent. */
-static bool context_of(const struct call *c, const struct cm_call_request *rq, struct cm_buf *merged,
-                       struct cm_json_value *ret)
+/* What goes with the call, in *ret; `merged` is room for it. Without one, ret->kind is CM_JSON_ABSENT. */
+static int context_of(const struct call *c, const struct cm_call_request *rq, struct cm_buf *merged,
+                      struct cm_json_value *ret)
 {
     struct cm_json_value general, own;
     bool has_own = as_object(rq->context, rq->context_len, &own);
     bool has_general = as_object(c->job->context, c->job->context_len, &general);
 
-    *ret = has_own ? own : general;
-    if (!has_own || !has_general)
-        return has_own || has_general;
-    if (merge(merged, &general, &own) < 0)
-        return true; /* no memory for both: the nearer one */
-    *ret = (struct cm_json_value){CM_JSON_OBJECT, cm_buf_data(merged), merged->len};
-    return true;
+    *ret = has_own ? own : has_general ? general : (struct cm_json_value){CM_JSON_ABSENT, NULL, 0};
+    int rc = has_own && has_general ? merge(merged, &general, &own) : 0;
+    if (rc == 0 && has_own && has_general)
+        *ret = (struct cm_json_value){CM_JSON_OBJECT, cm_buf_data(merged), merged->len};
+    return rc == CM_ERR_TOO_LARGE ? rc : 0; /* no memory for both: the nearer one */
 }
 
 /* Sending */
@@ -173,14 +171,18 @@ static void send(struct call *c, const struct cm_call_request *rq)
         cm_calls_fail(c, CM_CALL_LIMIT, text);
         return;
     }
-    bool has_context = context_of(c, rq, &merged, &context);
+    if (context_of(c, rq, &merged, &context) < 0) {
+        cm_calls_fail(c, CM_CALL_LIMIT,
+                      "the contexts of the call and of its execution are too large to be put together");
+        return;
+    }
     const struct cm_tool_call call = {
         .name = t->name,
         .name_len = t->name_len,
         .arguments = rq->arguments,
         .arguments_len = rq->arguments_len,
-        .context = has_context ? context.raw : NULL,
-        .context_len = has_context ? context.len : 0,
+        .context = context.raw,
+        .context_len = context.len,
         .correlation_id = c->job->correlation,
         .execution = c->job->name,
         .number = rq->number,

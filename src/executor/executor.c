@@ -64,8 +64,10 @@ bool cm_run_repeated(const struct cm_run *run)
 
 /* Jobs */
 
-static void free_request(struct cm_run_request *rq)
+static void free_request(struct job *job, struct cm_run_request *rq)
 {
+    job->x->waiting -= job->request_bytes;
+    job->request_bytes = 0;
     free(rq); /* its texts lie behind it */
 }
 
@@ -76,7 +78,7 @@ static struct job *free_job(struct job *job)
     cm_task_cancel(job->x->loop, &job->task);
     cm_calls_drop(job);
     cm_plan_done(&job->allowance);
-    free_request(job->request);
+    free_request(job, job->request);
     free(job->context);
     free(job->error);
     DL_DELETE(job->x->jobs, job);
@@ -197,13 +199,14 @@ static const char *place(char **at, const char *text, size_t len)
     return to;
 }
 
-static struct cm_run_request *copy_request(const struct cm_run_request *rq)
+static struct cm_run_request *copy_request(const struct cm_run_request *rq, size_t *ret_bytes)
 {
     const struct cm_exec_request *e = &rq->exec;
     size_t session = rq->session ? strlen(rq->session) : 0;
     size_t limits = e->limits ? sizeof *e->limits : 0, caps = e->caps ? sizeof *e->caps : 0;
-    struct cm_run_request *c = malloc(sizeof *c + limits + caps + session + e->code_len + e->context_len +
-                                      e->config_len + rq->available_tools_len + 5);
+    *ret_bytes = sizeof(struct cm_run_request) + limits + caps + session + e->code_len + e->context_len +
+                 e->config_len + rq->available_tools_len + 5;
+    struct cm_run_request *c = malloc(*ret_bytes);
     if (!c)
         return NULL;
     char *at = (char *)(c + 1);
@@ -250,17 +253,25 @@ static void on_listed(void *arg, struct cm_toolset *set, const char *why)
         rc = end_with(job, set ? err.text : why, &err);
     else if (rc == 0)
         rc = start(job, rq, &err);
-    free_request(rq);
+    free_request(job, rq);
     if (rc < 0)
         finish(job, NULL, &err);
 }
 
+/* No session has room for it yet, and it stays when its client goes away: so there is an end to what waits here. */
 static int wait_for_list(struct job *job, const struct cm_run_request *rq, unsigned attempts, struct cm_err *err)
 {
-    job->request = copy_request(rq);
-    if (!job->request)
+    struct cm_executor *x = job->x;
+
+    job->request = copy_request(rq, &job->request_bytes);
+    if (!job->request) {
+        job->request_bytes = 0;
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a request that waits");
-    job->wait = cm_registry_fetch(job->x->registry, attempts, on_listed, job, err);
+    }
+    x->waiting += job->request_bytes;
+    if (x->waiting > WAITING_MAX) /* the copy goes with its job */
+        return cm_err_set(err, CM_ERR_OVERLOADED, "too many requests wait for the list of tools; try again later");
+    job->wait = cm_registry_fetch(x->registry, attempts, on_listed, job, err);
     return job->wait ? 0 : err->code;
 }
 

@@ -24,6 +24,7 @@
 #define EXECUTION_NAME_MAX 280
 #define CONTEXT_MAX        (1u << 20) /* bytes of an execution's context that go with each call */
 #define ERROR_TEXT_MAX     4096
+#define WAITING_MAX        (64u << 20) /* bytes of all requests that wait for the list of tools */
 
 struct cm_executor {
     struct cm_loop *loop;
@@ -37,6 +38,7 @@ struct cm_executor {
     struct job *jobs;
     struct cm_run *answered; /* runs that are answered from the record, next turn */
     struct ping *pings;
+    size_t waiting; /* bytes of the jobs' copies of their requests */
 };
 
 struct cm_run {
@@ -74,6 +76,7 @@ struct job {
     /* While it waits for the list of tools: */
     struct cm_registry_wait *wait;
     struct cm_run_request *request; /* a copy */
+    size_t request_bytes;
 
     struct cm_task task; /* ends it with `error` */
     char *error;

@@ -450,6 +450,30 @@ static void refuses_calls_before_they_are_sent(void **state)
     finish(e, "1", NULL);
 }
 
+/* What reading one context for each member of the other would cost, a client and its code choose together. */
+static void large_contexts_are_not_put_together(void **state)
+{
+    static char general[200000], own[300000];
+    char *at = general;
+    struct client c;
+    struct cm_call k;
+
+    (void)state;
+    for (int i = 0; i < 100; i++)
+        at += sprintf(at, "%c\"m%d\":1", i ? ',' : '{', i);
+    strcpy(at, "}");
+    memset(own, 'x', sizeof own);
+    memcpy(own, "{\"a\":\"", 6);
+    strcpy(own + sizeof own - 3, "\"}");
+    struct cm_exec *e = running(&c, NULL, general);
+    call(e, &k, "query", "{}", own, 1);
+    assert_int_equal(strncmp(k.heard, "!3 the contexts of the call", 27), 0);
+    call(e, &k, "query", "{}", "{\"a\":1}", 2);
+    world_result(true, "", "{}");
+    assert_string_equal(k.heard, "{}");
+    finish(e, "1", NULL);
+}
+
 static void answers_questions_about_tools(void **state)
 {
     struct client c;
@@ -668,6 +692,40 @@ static void names_calls_alike_wherever_they_run(void **state)
     first = call_id(&rq);
     assert_string_equal(first, "cm-1:3"); /* our own id is of one execution only */
     free(first);
+}
+
+/* Their clients may have left, so nothing else counts them. */
+static void few_requests_wait_for_a_list(void **state)
+{
+    static char code[20000000];
+    struct client c[4], later;
+    struct cm_err err;
+
+    (void)state;
+    memset(code, '#', sizeof code - 1);
+    for (int i = 0; i < 3; i++) {
+        char id[8];
+        sprintf(id, "id-%d", i);
+        struct cm_run_request rq = known(code, id);
+        rq.available_tools = "[\"weather\"]";
+        rq.available_tools_len = 11;
+        assert_int_equal(ask_all(&c[i], &rq), 0);
+        cm_run_abandon(c[i].run, true);
+    }
+    struct cm_run_request rq = request(code, "[\"weather\"]");
+    static const struct cm_exec_ops ops = {.done = on_done};
+    assert_int_equal(cm_executor_run(executor, &rq, &ops, &c[3], &c[3].run, &err), CM_ERR_OVERLOADED);
+    assert_int_equal(ask(&later, "1", "[\"weather\"]"), 0);
+    world_list(app, 3);
+    world_turn();
+    assert_int_equal(executed, 4);
+    while (executed > 0) {
+        finish(newest(), "1", NULL);
+        free(execs[--executed]);
+    }
+    ask(&later, code, NULL); /* there is room again */
+    finish(newest(), "2", NULL);
+    assert_string_equal(later.heard, "2");
 }
 
 static void goes_on_for_a_client_that_is_lost(void **state)
@@ -938,6 +996,8 @@ int main(void)
         TEST(checks_the_target),
         TEST(passes_calls_on),
         TEST(refuses_calls_before_they_are_sent),
+        TEST(large_contexts_are_not_put_together),
+        TEST(few_requests_wait_for_a_list),
         TEST(answers_questions_about_tools),
         TEST(asks_for_a_schema_that_the_list_lacks),
         TEST(looks_again_for_tools_when_they_are_called),
