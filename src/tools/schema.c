@@ -17,6 +17,7 @@
 #define PROBLEMS_MAX 8
 #define REQUIRED_MAX 64 /* names of one `required` that are looked at */
 #define APPLIED      64 /* what applying a schema costs, besides its bytes */
+#define NAME_COST    4 /* what comparing a byte of two names costs, against reading one */
 #define GUESSES_MAX  8 /* names that are compared with all known ones */
 
 #define KEYWORDS(K)                                                                                                    \
@@ -67,6 +68,7 @@ struct check {
     struct cm_json_value root;
     struct cm_buf *why;
     uint64_t work; /* bytes that may still be read */
+    uint64_t say_work; /* the same for the words of a refusal */
     unsigned depth, quiet, problems, guesses;
     bool gave_up;
 };
@@ -124,7 +126,7 @@ static bool refuse(const struct match *m, const char *text)
 static bool refuse_kind(const struct match *m)
 {
     if (tell_value(m) && cm_buf_puts(m->c->why, "wanted ") == 0)
-        cm_say_wanted(m->c->why, &m->c->root, m->schema);
+        cm_say_wanted(m->c->why, &m->c->root, m->schema, &m->c->say_work);
     return false;
 }
 
@@ -450,7 +452,7 @@ static bool refuse_missing(const struct match *m, struct cm_chars name)
         return false;
     cm_buf_puts(c->why, " is missing");
     if (find_property(m, name, &schema) && cm_buf_puts(c->why, ", wanted ") == 0)
-        cm_say_wanted(c->why, &c->root, &schema);
+        cm_say_wanted(c->why, &c->root, &schema, &c->say_work);
     return false;
 }
 
@@ -469,6 +471,8 @@ static bool fits_object(const struct match *m)
     read_required(m, &required);
     for (; (ok || !m->c->quiet) && !m->c->gave_up && cm_members_next(&all, &name, &value); n++) {
         struct cm_place place = {m->place, name, 0};
+        if (!spend(m->c, required.count * NAME_COST * ((size_t)(name.end - name.at) + 1)))
+            return true;
         note_present(&required, name);
         ok &= find_property(m, name, &schema) ? fits(m->c, &schema, &value, &place)
                                               : fits_additional(m, name, &value, &place);
@@ -493,9 +497,9 @@ static bool type_fits(struct check *c, const struct cm_json_value *schema, const
 {
     struct cm_json_value type, ref = cm_member(schema, "$ref");
 
-    if (!spend(c, schema->len + (ref.kind == CM_JSON_STRING ? c->root.len : 0)))
+    if (!spend(c, schema->len))
         return false;
-    struct cm_json_value at = ref.kind == CM_JSON_STRING ? cm_schema_resolve(&c->root, &ref) : *schema;
+    struct cm_json_value at = ref.kind == CM_JSON_STRING ? cm_schema_resolve(&c->root, &ref, &c->work) : *schema;
     type = cm_member(&at, "type");
     return type.kind == CM_JSON_ABSENT || is_of_types(value, &type);
 }
@@ -560,9 +564,11 @@ static bool fits_ref(const struct match *m)
 {
     const struct cm_json_value *ref = &m->k->at[K_REF];
 
-    if (ref->kind == CM_JSON_ABSENT || !spend(m->c, m->c->root.len))
+    if (ref->kind == CM_JSON_ABSENT)
         return true;
-    struct cm_json_value schema = cm_schema_resolve(&m->c->root, ref);
+    struct cm_json_value schema = cm_schema_resolve(&m->c->root, ref, &m->c->work);
+    if (m->c->work == 0)
+        return give_up(m->c);
     return schema.kind == CM_JSON_ABSENT || fits(m->c, &schema, m->value, m->place);
 }
 
@@ -638,7 +644,8 @@ static struct cm_json_value whole(const char *text, size_t len)
 
 bool cm_schema_accepts(const char *schema, size_t schema_len, const char *value, size_t value_len, struct cm_buf *why)
 {
-    struct check c = {.root = whole(schema, schema_len), .why = why, .work = CM_SCHEMA_WORK_MAX};
+    struct check c = {
+        .root = whole(schema, schema_len), .why = why, .work = CM_SCHEMA_WORK_MAX, .say_work = CM_SCHEMA_WORK_MAX};
     struct cm_json_value v = whole(value, value_len);
     size_t before = why->len;
     struct cm_place top = {0};

@@ -9,10 +9,17 @@
 #define QUOTED_MAX  40 /* characters of a text that is quoted */
 #define LISTED_MAX  12 /* values of an enum, forms of an anyOf */
 #define FORMS_MAX   24 /* of schemas that one line names */
+#define LOOKS       6  /* times that a schema is read to say what it wants */
 #define NEAR_MAX    128 /* names that are compared */
 #define NEAR_LENGTH 64
 
 /* References */
+
+static bool spend(uint64_t *work, size_t bytes)
+{
+    *work -= bytes < *work ? bytes : *work;
+    return *work > 0;
+}
 
 /* One step of a JSON pointer: "~1" is a slash, "~0" a tilde. */
 static int32_t next_of_step(struct cm_chars *s)
@@ -45,7 +52,8 @@ static struct cm_json_value follow(const struct cm_json_value *at, struct cm_cha
     return found;
 }
 
-struct cm_json_value cm_schema_resolve(const struct cm_json_value *root, const struct cm_json_value *ref)
+struct cm_json_value cm_schema_resolve(const struct cm_json_value *root, const struct cm_json_value *ref,
+                                       uint64_t *work)
 {
     const struct cm_json_value none = {CM_JSON_ABSENT, NULL, 0};
     struct cm_json_value at = *root;
@@ -56,7 +64,7 @@ struct cm_json_value cm_schema_resolve(const struct cm_json_value *root, const s
     if (cm_chars_next(&path) != '#')
         return none;
     while (path.at < path.end && at.kind != CM_JSON_ABSENT) {
-        if (cm_chars_next(&path) != '/')
+        if (cm_chars_next(&path) != '/' || !spend(work, at.len))
             return none;
         const char *slash = memchr(path.at, '/', (size_t)(path.end - path.at));
         struct cm_chars step = {path.at, slash ? slash : path.end};
@@ -134,6 +142,7 @@ struct sayer {
     struct cm_buf *to;
     const struct cm_json_value *root;
     unsigned left; /* forms that may still be said: references make short schemas endless */
+    uint64_t *work;
 };
 
 static int say(struct sayer *s, const struct cm_json_value *schema);
@@ -183,7 +192,7 @@ static int say(struct sayer *s, const struct cm_json_value *schema)
     struct cm_json_value v;
     int rc;
 
-    if (s->left == 0 || schema->kind != CM_JSON_OBJECT)
+    if (s->left == 0 || schema->kind != CM_JSON_OBJECT || !spend(s->work, LOOKS * schema->len))
         return cm_buf_puts(s->to, "a fitting value");
     s->left--;
     if ((v = cm_member(schema, "const")).kind != CM_JSON_ABSENT)
@@ -194,15 +203,16 @@ static int say(struct sayer *s, const struct cm_json_value *schema)
         (v = cm_member(schema, "oneOf")).kind == CM_JSON_ARRAY)
         return say_list(s, &v, " or ", 's');
     if ((v = cm_member(schema, "$ref")).kind == CM_JSON_STRING) {
-        v = cm_schema_resolve(s->root, &v);
+        v = cm_schema_resolve(s->root, &v, s->work);
         return say(s, &v);
     }
     return say_type_or_title(s, schema);
 }
 
-int cm_say_wanted(struct cm_buf *to, const struct cm_json_value *root, const struct cm_json_value *schema)
+int cm_say_wanted(struct cm_buf *to, const struct cm_json_value *root, const struct cm_json_value *schema,
+                  uint64_t *work)
 {
-    struct sayer s = {to, root, FORMS_MAX};
+    struct sayer s = {to, root, FORMS_MAX, work};
 
     return say(&s, schema);
 }

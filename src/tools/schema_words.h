@@ -12,14 +12,17 @@ struct cm_place {
     size_t index;
 };
 
-/* The part of the root schema that a `$ref` names, or kind CM_JSON_ABSENT. */
-struct cm_json_value cm_schema_resolve(const struct cm_json_value *root, const struct cm_json_value *ref);
+/* The part of the root schema that a `$ref` names, or kind CM_JSON_ABSENT. What is read for it is taken from *work, bytes;
+ * there may be more of that than of the schema, for each step reads what is left of it. */
+struct cm_json_value cm_schema_resolve(const struct cm_json_value *root, const struct cm_json_value *ref,
+                                       uint64_t *work);
 /* "argument 'address.lines[2]'", "arguments". */
 int cm_say_place(struct cm_buf *to, const struct cm_place *place);
 /* `"abc"`, `7`, "a list", in Python's words. */
 int cm_say_value(struct cm_buf *to, const struct cm_json_value *value);
-/* "an integer or None", "one of "a", "b"". `value` is what there is instead. */
-int cm_say_wanted(struct cm_buf *to, const struct cm_json_value *root, const struct cm_json_value *schema);
+/* "an integer or None", "one of "a", "b"". It says less when *work is spent. */
+int cm_say_wanted(struct cm_buf *to, const struct cm_json_value *root, const struct cm_json_value *schema,
+                  uint64_t *work);
 /* The name among `properties` that is nearly `name`, or false. */
 bool cm_near_name(const struct cm_json_value *properties, struct cm_chars name, struct cm_chars *ret);
 

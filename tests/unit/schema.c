@@ -12,6 +12,8 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "tools/schema.h"
+#include "tools/schema_words.h"
+#include "tools/values.h"
 
 /* NULL, or the text of the refusal, for free(). */
 static char *refusal(const char *schema, const char *value)
@@ -218,6 +220,25 @@ static void gives_up_in_time(void **state)
     assert_true(cm_clock_ns() - start < 5 * CM_NS_PER_S); /* endless is what it must not be */
 }
 
+/* Each step of a reference reads what the one before has left: short references into deep schemas are dear. */
+static void counts_the_steps_of_references(void **state)
+{
+    char schema[] = "{\"a\":{\"a\":{\"a\":{\"type\":\"string\"}}}}", pointer[] = "\"#/a/a/a\"";
+    struct cm_json_value root, ref, found;
+    uint64_t work = 3 * sizeof schema;
+
+    (void)state;
+    assert_int_equal(cm_json_check(schema, strlen(schema), &root, NULL), 0);
+    assert_int_equal(cm_json_check(pointer, strlen(pointer), &ref, NULL), 0);
+    found = cm_schema_resolve(&root, &ref, &work);
+    assert_int_equal(found.kind, CM_JSON_OBJECT);
+    assert_int_equal(work, 3 * sizeof schema - (strlen(schema) + 29 + 23));
+    work = strlen(schema) + 10;
+    found = cm_schema_resolve(&root, &ref, &work);
+    assert_int_equal(found.kind, CM_JSON_ABSENT);
+    assert_int_equal(work, 0);
+}
+
 struct names {
     char text[200];
 };
@@ -250,6 +271,7 @@ int main(void)
         cmocka_unit_test(follows_references),
         cmocka_unit_test(accepts_what_it_does_not_understand),
         cmocka_unit_test(gives_up_in_time),
+        cmocka_unit_test(counts_the_steps_of_references),
         cmocka_unit_test(lists_the_names_of_arguments),
     };
 
