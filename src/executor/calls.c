@@ -58,7 +58,7 @@ void cm_calls_drop(struct job *job)
     while (job->calls) {
         struct cm_call *call = job->calls->call;
         withdraw(job->calls);
-        cm_call_fail(call, CM_CALL_UNAVAILABLE, "the execution has ended", 23);
+        cm_call_fail(call, CM_CALL_CANCELLED, "the execution has ended", 23);
     }
 }
 

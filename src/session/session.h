@@ -77,7 +77,7 @@ enum cm_call_failure {
     CM_CALL_LIMIT, /* calls of the execution, or bytes of arguments or result */
     CM_CALL_TIMEOUT,
     CM_CALL_UNAVAILABLE, /* the tool service cannot be reached or refuses us */
-    CM_CALL_CANCELLED, /* the execution was interrupted: only the session room says so */
+    CM_CALL_CANCELLED, /* the execution was interrupted, or nobody wants it any more */
 };
 
 /* Pointers stay the caller's and are copied before the call returns. */

@@ -283,6 +283,8 @@ def test_a_service_that_comes_late_and_goes_and_comes_back():
         assert app.target in error
         assert ok(server, "[tools := 1][0]") == "1"  # a name like another
         assert server.metric("codemode_tool_service_up") == 0
+        error = server.execute("tools['answer']")["error"]
+        assert "ToolUnavailable" in error and "cannot be reached" in error, error
         app.start()
         eventually(lambda: server.execute("1", available_tools=["answer"])["success"], "the service is found", 15)
         assert ok(server, "tools['answer'].run()['value']") == "42"

@@ -22,6 +22,14 @@ static bool within(const char *part, size_t len, const char *whole, size_t size)
     return part >= whole && len <= size && part <= whole + size - len;
 }
 
+/* Decoding other members in place has left it alone. */
+static void check_part(const char *part, size_t len, int kind, const char *body, size_t size)
+{
+    struct model m = part ? model_json(part, len, CM_JSON_DEPTH_MAX) : (struct model){0};
+
+    CHECK(part ? within(part, len, body, size) && m.valid && m.kind == kind : len == 0);
+}
+
 static void check_accepted(const struct cm_execute_body *b, const char *body, size_t size)
 {
     CHECK(within(b->code, b->code_len, body, size) && b->code_len <= CODE_MAX && cm_utf8_valid(b->code, b->code_len));
@@ -29,6 +37,10 @@ static void check_accepted(const struct cm_execute_body *b, const char *body, si
     for (int i = 0; i < CM_LIMITS; i++)
         if (b->limits.named & 1u << i)
             CHECK(b->limits.value.at[i] >= cm_limit_info(i)->min && b->limits.value.at[i] <= caps.at[i]);
+    check_part(b->config, b->config_len, '{', body, size);
+    check_part(b->available_tools, b->available_tools_len, '[', body, size);
+    CHECK(!b->correlation_id || (within(b->correlation_id, b->correlation_id_len, body, size) &&
+                                 cm_utf8_valid(b->correlation_id, b->correlation_id_len)));
     if (!b->context) {
         CHECK(b->context_len == 0);
         return;
@@ -42,7 +54,8 @@ static void check_accepted(const struct cm_execute_body *b, const char *body, si
 static bool names_a_field(const char *text)
 {
     static const char *const fields[] = {
-        "code: ", "context: ", "timeout: ", "limits: ", "limits.", "on_error: ", "policy: ", "body: "};
+        "code: ",   "context: ", "timeout: ",         "limits: ",         "limits.", "on_error: ",
+        "policy: ", "config: ",  "available_tools: ", "correlation_id: ", "body: "};
 
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
         if (strncmp(text, fields[i], strlen(fields[i])) == 0)

@@ -76,7 +76,7 @@ class Tool:
         return self._request(positional, arguments).block()
 
     def run_with_context(self, /, context, **arguments):
-        """Calls the tool with a context of its own, a dict, in the place of the request's."""
+        """Calls the tool with a context of its own, a dict, whose members win over those of the request's."""
         return self._request((), arguments, context).block()
 
     def with_timeout(self, seconds):
@@ -107,7 +107,8 @@ class AsyncTool(Tool):
 
     @inspect.markcoroutinefunction
     def run_with_context(self, /, context, **arguments):
-        """Calls the tool with a context of its own, a dict, in the place of the request's; `await` gives its result."""
+        """Calls the tool with a context of its own, a dict, whose members win over those of the request's; `await` gives
+        its result."""
         return self._named(self._request((), arguments, context))
 
 
@@ -243,6 +244,14 @@ class Catalog:
         except Exception as error:
             return None, f'The schema of {shown(name)} could not be read: {error}'
 
+    def look_again(self, name):
+        """When there are no tools because nobody could be asked for them, says what the gateway knows by now."""
+        if self.text != '[]':
+            return
+        told = calls.Request('__list__', calls.encode('__list__', {})).block()
+        if told['tools']:
+            raise errors.ToolUnavailable(name, 'the tools were not known yet when this execution began; run it again')
+
     def only_by_name(self, name, positional):
         example = ', '.join(f'{parameter}=...' for parameter in getattr(self.described(name)[0], 'parameters', ()))
         return (f"{shown(name)} takes its arguments by name, not by position: run({example or 'name=value, ...'}); "
@@ -278,6 +287,7 @@ class Space(collections.abc.Mapping):
 
     def __getitem__(self, name):
         if name not in self:
+            self._catalog.look_again(self._full(name))
             raise errors.UnknownTool(self._full(name), self._missing(name))
         return self._catalog.proxy(self._prefix + name, self._kind, self._async_kind)
 
