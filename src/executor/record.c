@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "executor/record.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
-#include <utlist.h>
 
 #include "base/clock.h"
 
@@ -16,12 +16,13 @@ struct entry {
     struct cm_record pub; /* the first member */
     UT_hash_handle hh;
     uint64_t done_ns;
-    struct entry *prev, *next; /* of those that have ended, the oldest first */
-    struct entry *kept_prev, *kept_next; /* of those whose answer is kept, likewise */
+    struct entry *next; /* of those that have ended, the one that did after it */
 };
 
 struct cm_records {
-    struct entry *table, *ended, *kept;
+    struct entry *table;
+    struct entry *first, *last; /* of those that have ended, the oldest first */
+    struct entry *first_kept; /* before it there are no answers */
     unsigned answers, answers_max, ended_count;
     uint64_t bytes, bytes_max;
 };
@@ -113,7 +114,6 @@ static void lose_answer(struct cm_records *r, struct entry *e)
 {
     if (!e->pub.kept)
         return;
-    DL_DELETE2(r->kept, e, kept_prev, kept_next);
     r->answers--;
     r->bytes -= e->pub.kept->bytes;
     cm_kept_unref(e->pub.kept);
@@ -124,20 +124,32 @@ static void lose_answer(struct cm_records *r, struct entry *e)
 static void forget(struct cm_records *r, struct entry *e)
 {
     lose_answer(r, e);
-    if (e->done_ns) {
-        DL_DELETE(r->ended, e);
-        r->ended_count--;
-    }
+    assert(r->table && e->hh.tbl);
     HASH_DEL(r->table, e);
     free(e);
 }
 
+static void forget_first(struct cm_records *r)
+{
+    struct entry *e = r->first;
+
+    r->first = e->next;
+    if (!r->first)
+        r->last = NULL;
+    if (r->first_kept == e)
+        r->first_kept = e->next;
+    r->ended_count--;
+    forget(r, e);
+}
+
 static void tidy(struct cm_records *r)
 {
-    while (r->ended && (cm_clock_ns() - r->ended->done_ns >= CM_RECORD_NS || r->ended_count > CM_RECORDS_MAX))
-        forget(r, r->ended);
-    while (r->kept && (r->answers > r->answers_max || r->bytes > r->bytes_max))
-        lose_answer(r, r->kept);
+    while (r->first && (cm_clock_ns() - r->first->done_ns >= CM_RECORD_NS || r->ended_count > CM_RECORDS_MAX))
+        forget_first(r);
+    while (r->first_kept && (r->answers > r->answers_max || r->bytes > r->bytes_max)) {
+        lose_answer(r, r->first_kept);
+        r->first_kept = r->first_kept->next;
+    }
 }
 
 struct cm_records *cm_records_free(struct cm_records *r)
@@ -195,11 +207,15 @@ void cm_records_finish(struct cm_records *r, struct cm_record *rec, const struct
     rec->state = CM_RECORD_GONE;
     rec->kept = copy(res, err, id, r->bytes_max / BIGGEST_SHARE);
     e->done_ns = cm_clock_ns();
-    DL_APPEND(r->ended, e);
+    if (r->last)
+        r->last->next = e;
+    else
+        r->first = e;
+    r->last = e;
+    r->first_kept = r->first_kept ? r->first_kept : e;
     r->ended_count++;
     if (rec->kept) {
         rec->state = CM_RECORD_KEPT;
-        DL_APPEND2(r->kept, e, kept_prev, kept_next);
         r->answers++;
         r->bytes += rec->kept->bytes;
     }

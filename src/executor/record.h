@@ -50,7 +50,7 @@ struct cm_record *cm_records_begin(struct cm_records *r, const struct cm_hash *h
 /* It has ended with a result or an error, which is copied if there is room. `rec` may be forgotten at any later call. */
 void cm_records_finish(struct cm_records *r, struct cm_record *rec, const struct cm_exec_result *res,
                        const struct cm_err *err, const char *id);
-/* It did not run after all. */
+/* It did not run after all: only one that is RUNNING. */
 void cm_records_drop(struct cm_records *r, struct cm_record *rec);
 struct cm_kept *cm_kept_ref(struct cm_kept *kept);
 void cm_kept_unref(struct cm_kept *kept);

@@ -21,9 +21,9 @@
 #define ENDING_MAX 2 /* letters that a plural may add */
 
 struct term {
-    char text[TERM_MAX + 2]; /* with a blank before it */
     size_t len;
     unsigned tools; /* that have it */
+    char text[TERM_MAX + 2]; /* with a blank before it */
 };
 
 /* Folding */

@@ -287,7 +287,7 @@ struct cm_toolset *cm_toolset_read(const uint8_t *message, size_t len, struct cm
 {
     struct cm_toolset *set = NULL;
     struct reader r = {0};
-    struct cm_err own;
+    struct cm_err own = {0};
 
     err = err ? err : &own;
     if (len > CM_TOOLS_BYTES_MAX) {

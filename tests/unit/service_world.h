@@ -105,7 +105,7 @@ void __wrap_cm_task_cancel(struct cm_loop *loop, struct cm_task *task)
 }
 
 /* Runs what was posted, and what that posts. */
-static void world_turn(void)
+static inline void world_turn(void)
 {
     for (unsigned i = 0; i < world_posted; i++) {
         struct cm_task *task = world_tasks[i];
@@ -116,7 +116,7 @@ static void world_turn(void)
     world_posted = 0;
 }
 
-static void world_pass(uint64_t ms)
+static inline void world_pass(uint64_t ms)
 {
     world_turn();
     world_now += ms * CM_NS_PER_MS;
@@ -224,7 +224,7 @@ void __wrap_cm_grpc_request_cancel(struct cm_grpc_request *r)
 }
 
 /* Calls that wait for the test's answer. */
-static unsigned world_waiting(void)
+static inline unsigned world_waiting(void)
 {
     unsigned n = 0;
 
@@ -234,7 +234,7 @@ static unsigned world_waiting(void)
 }
 
 /* The oldest of them, which must be of that method. */
-static struct cm_grpc_request *world_call(const char *method)
+static inline struct cm_grpc_request *world_call(const char *method)
 {
     for (unsigned i = 0; i < world_called; i++) {
         struct cm_grpc_request *r = world_calls[i];
@@ -247,8 +247,8 @@ static struct cm_grpc_request *world_call(const char *method)
     return NULL;
 }
 
-static void world_answer(struct cm_grpc_request *r, enum cm_grpc_status status, const char *text, const void *message,
-                         size_t len)
+static inline void world_answer(struct cm_grpc_request *r, enum cm_grpc_status status, const char *text,
+                                const void *message, size_t len)
 {
     r->over = true;
     if (message)
@@ -256,7 +256,7 @@ static void world_answer(struct cm_grpc_request *r, enum cm_grpc_status status, 
     r->ops.done(r->arg, status, text);
 }
 
-static void world_fail(const char *method, enum cm_grpc_status status, const char *text)
+static inline void world_fail(const char *method, enum cm_grpc_status status, const char *text)
 {
     world_answer(world_call(method), status, text, NULL, 0);
 }
@@ -267,7 +267,7 @@ struct world_tool {
     bool is_async, has_context;
 };
 
-static void world_add(struct cm_buf *to, const struct world_tool *row)
+static inline void world_add(struct cm_buf *to, const struct world_tool *row)
 {
     Codemode__ToolSchema schema;
     Codemode__ToolInfo info, *list[] = {&info};
@@ -287,7 +287,7 @@ static void world_add(struct cm_buf *to, const struct world_tool *row)
     assert_int_equal(cm_proto_pack(&response.base, to), 0);
 }
 
-static void world_list(const struct world_tool *rows, size_t count)
+static inline void world_list(const struct world_tool *rows, size_t count)
 {
     struct cm_buf b;
 
@@ -299,7 +299,7 @@ static void world_list(const struct world_tool *rows, size_t count)
 }
 
 /* Answers the oldest call of a tool. */
-static void world_result(bool success, const char *error, const char *json)
+static inline void world_result(bool success, const char *error, const char *json)
 {
     Codemode__ToolCallResponse m;
     struct cm_buf b, s;
@@ -321,7 +321,7 @@ static void world_result(bool success, const char *error, const char *json)
 }
 
 /* What the oldest waiting call asks: "tool arguments context correlation". */
-static const char *world_asked(char *ret, size_t size)
+static inline const char *world_asked(char *ret, size_t size)
 {
     struct cm_grpc_request *r = world_call("CallTool");
     struct cm_buf arguments, context;
