@@ -291,7 +291,7 @@ void cm_calls_begin(void *arg, struct cm_call *call, const struct cm_call_reques
     } else if (!waits) {
         go(c, rq);
     } else {
-        c->wait = cm_registry_fetch(x->registry, CM_REGISTRY_ATTEMPTS, on_list, c, &err);
+        c->wait = cm_registry_fetch(x->registry, CM_REGISTRY_ATTEMPTS, 0, on_list, c, &err);
         if (!c->wait)
             cm_calls_fail(c, CM_CALL_LIMIT, err.text);
     }

@@ -259,7 +259,8 @@ static void on_listed(void *arg, struct cm_toolset *set, const char *why)
 }
 
 /* No session has room for it yet, and it stays when its client goes away: so there is an end to what waits here. */
-static int wait_for_list(struct job *job, const struct cm_run_request *rq, unsigned attempts, struct cm_err *err)
+static int wait_for_list(struct job *job, const struct cm_run_request *rq, unsigned attempts, uint64_t since_ns,
+                         struct cm_err *err)
 {
     struct cm_executor *x = job->x;
 
@@ -271,7 +272,7 @@ static int wait_for_list(struct job *job, const struct cm_run_request *rq, unsig
     x->waiting += job->request_bytes;
     if (x->waiting > WAITING_MAX) /* the copy goes with its job */
         return cm_err_set(err, CM_ERR_OVERLOADED, "too many requests wait for the list of tools; try again later");
-    job->wait = cm_registry_fetch(x->registry, attempts, on_listed, job, err);
+    job->wait = cm_registry_fetch(x->registry, attempts, since_ns, on_listed, job, err);
     return job->wait ? 0 : err->code;
 }
 
@@ -281,6 +282,7 @@ static int begin(struct job *job, const struct cm_run_request *rq, struct cm_err
 {
     bool named = cm_plan_names_some(rq->available_tools, rq->available_tools_len);
     struct cm_executor *x = job->x;
+    uint64_t now = cm_clock_ns();
 
     if (!x->service && named)
         return end_with(
@@ -298,9 +300,9 @@ static int begin(struct job *job, const struct cm_run_request *rq, struct cm_err
             return cm_err_set(err, rc, "%s", missing.text);
     }
     if (named)
-        return wait_for_list(job, rq, CM_REGISTRY_ATTEMPTS, err);
+        return wait_for_list(job, rq, CM_REGISTRY_ATTEMPTS, now, err);
     if (x->service && cm_plan_mentions(rq->exec.code, rq->exec.code_len))
-        return wait_for_list(job, rq, 1, err);
+        return wait_for_list(job, rq, 1, 0, err);
     return start(job, rq, err);
 }
 
@@ -534,7 +536,7 @@ void cm_executor_ping(struct cm_executor *x, void (*done)(void *arg, enum cm_too
     *p = (struct ping){.x = x, .done = done, .arg = arg};
     DL_APPEND(x->pings, p);
     if (x->service)
-        p->wait = cm_registry_fetch(x->registry, 1, on_ping_list, p, &err);
+        p->wait = cm_registry_fetch(x->registry, 1, 0, on_ping_list, p, &err);
     if (!p->wait)
         cm_task_post(x->loop, &p->task, on_ping_task, p);
 }

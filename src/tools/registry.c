@@ -27,6 +27,7 @@ struct cm_registry_wait {
     cm_registry_done *done;
     void *arg;
     bool good, answered;
+    bool next_one; /* the list that is on its way was asked for before */
     struct cm_task task;
 };
 
@@ -46,6 +47,7 @@ struct cm_registry {
     unsigned failures; /* attempts that have failed since the last good one */
     unsigned breaks; /* of the service, when the list came */
     uint64_t fetched_ns, failed_ns; /* 0: never */
+    uint64_t asked_ns; /* for the newest list, or the one under way */
     struct cm_registry_wait *waiting, *answered;
     struct learned *learned;
     char why[WHY_MAX];
@@ -139,8 +141,8 @@ static bool is_within(uint64_t then, uint64_t ns)
     return then && cm_clock_ns() - then < ns;
 }
 
-struct cm_registry_wait *cm_registry_fetch(struct cm_registry *r, unsigned attempts, cm_registry_done *done, void *arg,
-                                           struct cm_err *err)
+struct cm_registry_wait *cm_registry_fetch(struct cm_registry *r, unsigned attempts, uint64_t since_ns,
+                                           cm_registry_done *done, void *arg, struct cm_err *err)
 {
     struct cm_registry_wait *w = calloc(1, sizeof *w);
 
@@ -152,11 +154,13 @@ struct cm_registry_wait *cm_registry_fetch(struct cm_registry *r, unsigned attem
     w->left = attempts;
     w->done = done;
     w->arg = arg;
-    if (r->failures == 0 && is_within(r->fetched_ns, FRESH_NS)) {
+    if (r->failures == 0 && is_within(r->fetched_ns, FRESH_NS) &&
+        (since_ns == 0 || (r->asked_ns >= since_ns && !r->request))) {
         answer(w, true);
     } else if (r->failures >= attempts && is_within(r->failed_ns, FRESH_NS)) {
         answer(w, false);
     } else {
+        w->next_one = r->request && r->asked_ns < since_ns;
         DL_APPEND(r->waiting, w);
         if (!r->pausing)
             attempt(r);
@@ -187,9 +191,15 @@ static void succeed(struct cm_registry *r, struct cm_toolset *set)
     }
     DL_FOREACH_SAFE(r->waiting, w, next)
     {
+        if (w->next_one) {
+            w->next_one = false;
+            continue;
+        }
         DL_DELETE(r->waiting, w);
         answer(w, true);
     }
+    if (r->waiting)
+        attempt(r);
 }
 
 static void fail(struct cm_registry *r, const char *why)
@@ -235,6 +245,7 @@ static void attempt(struct cm_registry *r)
 
     if (r->request)
         return;
+    r->asked_ns = cm_clock_ns();
     r->request = cm_tool_service_list(r->service, cm_clock_ns() + ATTEMPT_NS, on_list, r, &err);
     if (!r->request)
         fail(r, err.text);

@@ -23,11 +23,11 @@ struct cm_registry *cm_registry_free(struct cm_registry *r);
 /* The newest list, or NULL when there has been none; the registry's. One that is older than 30 s, or from before the
  * service was out of reach, is renewed meanwhile. */
 struct cm_toolset *cm_registry_set(struct cm_registry *r);
-/* A list that is at most a second old, asked for if need be, at most `attempts` times; a failure is remembered for a
- * second as well. `done` comes from the loop: `set` is the registry's, or NULL with the reason in `why`, for people. */
+/* A list that is at most a second old, or with `since_ns` one that was asked for then or later, because an application
+ * may have registered a tool just before it names it; 0: none such. At most `attempts` times; a failure is remembered for a second as well. `done` comes from the loop: `set` is the registry's, or NULL with the reason in `why`, for people. */
 typedef void cm_registry_done(void *arg, struct cm_toolset *set, const char *why);
-struct cm_registry_wait *cm_registry_fetch(struct cm_registry *r, unsigned attempts, cm_registry_done *done, void *arg,
-                                           struct cm_err *err);
+struct cm_registry_wait *cm_registry_fetch(struct cm_registry *r, unsigned attempts, uint64_t since_ns,
+                                           cm_registry_done *done, void *arg, struct cm_err *err);
 /* `done` is not called any more. */
 void cm_registry_wait_cancel(struct cm_registry_wait *w);
 

@@ -52,7 +52,7 @@ static struct cm_registry_wait *fetch(unsigned attempts, struct heard *h)
     struct cm_err err;
 
     *h = (struct heard){.tools = -2};
-    struct cm_registry_wait *w = cm_registry_fetch(registry, attempts, on_tools, h, &err);
+    struct cm_registry_wait *w = cm_registry_fetch(registry, attempts, 0, on_tools, h, &err);
     assert_non_null(w);
     assert_int_equal(h->times, 0); /* never from inside */
     return w;
@@ -83,6 +83,34 @@ static void lists_once_for_everybody(void **state)
     world_list(two, 1);
     world_turn();
     assert_int_equal(c.tools, 1);
+}
+
+/* A tool that was registered just now is in no list that was asked for before. */
+static void asks_anew(void **state)
+{
+    struct heard a, b;
+    struct cm_err err;
+
+    (void)state;
+    fetch(1, &a);
+    world_pass(1);
+    b = (struct heard){.tools = -2};
+    assert_non_null(cm_registry_fetch(registry, 1, cm_clock_ns(), on_tools, &b, &err));
+    assert_int_equal(world_waiting(), 1);
+    world_list(two, 1);
+    world_turn();
+    assert_int_equal(a.tools, 1);
+    assert_int_equal(b.times, 0);
+    world_list(two, 2);
+    world_turn();
+    assert_int_equal(b.tools, 2);
+    world_pass(1);
+    b = (struct heard){.tools = -2};
+    assert_non_null(cm_registry_fetch(registry, 1, cm_clock_ns(), on_tools, &b, &err)); /* at once after that */
+    world_list(two, 1);
+    world_turn();
+    assert_int_equal(b.tools, 1);
+    assert_int_equal(world_called, 3);
 }
 
 static void renews_an_old_list_behind_the_scenes(void **state)
@@ -346,6 +374,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(lists_once_for_everybody),
+        TEST(asks_anew),
         TEST(renews_an_old_list_behind_the_scenes),
         TEST(asks_again_where_tools_are_needed),
         TEST(refuses_a_list_that_is_none),

@@ -141,7 +141,8 @@ def test_a_tool(codemode):
     caught = "try:\n    tools['weather'].run(location='Atlantis')\nexcept RuntimeError as e:\n    result = str(e)"
     assert "no such city: Atlantis" in codemode.execute(caught)
     assert "location" in failure(codemode, "tools['weather'].run(locatoin='x')").error  # the schema says so
-    assert failure(codemode, "tools['wether']").error_details.error_type == "KeyError"
+    unknown = "try:\n    tools['wether']\nexcept KeyError as e:\n    result = str(e)"
+    assert "did you mean 'weather'" in codemode.execute(unknown)
 
 
 def test_async_forms(codemode):
