@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs what an agent would write, without an agent: needs nothing but the library and an executor."""
 
-import logging
-
 from service import make_codemode
 
 CODE = """
@@ -20,7 +18,7 @@ async def main():
     return tools['database'].run(action='select')['value']
 
 rows = asyncio.run(main())
-result = agents['analyst'].execute_task('The warmest', rows)
+result = agents['analyst'].execute_task('The warmest', rows)['value']
 """
 
 
@@ -36,5 +34,4 @@ def main():
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s - %(name)s - %(levelname)s - %(message)s")
     raise SystemExit(main())

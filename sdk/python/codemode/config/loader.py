@@ -62,6 +62,7 @@ _UNIFIED_VARIABLES: Dict[str, Tuple[str, ...]] = {
     "grpc.tls.ca_file": ("CODEMODE_GRPC_TLS_CA_FILE",),
     "grpc.tls.client_cert_file": ("CODEMODE_GRPC_TLS_CLIENT_CERT_FILE",),
     "grpc.tls.client_key_file": ("CODEMODE_GRPC_TLS_CLIENT_KEY_FILE",),
+    "grpc.tls.require_client_auth": ("CODEMODE_GRPC_TLS_REQUIRE_CLIENT_AUTH",),
 }
 
 _SERVICE_TLS_VARIABLES: Dict[str, Tuple[str, ...]] = {

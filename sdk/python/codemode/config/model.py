@@ -147,25 +147,11 @@ class ExecutorConfig:
 
 
 @dataclass
-class ChannelTLSConfig:
-    enabled: bool = key(False)
-    mode: str = key("system", choices=("system", "custom"))
-    cert_file: Optional[str] = key(None, 0, 1000)
-    key_file: Optional[str] = key(None, 0, 1000)
-    ca_file: Optional[str] = key(None, 0, 1000)
-    client_cert_file: Optional[str] = key(None, 0, 1000)
-    client_key_file: Optional[str] = key(None, 0, 1000)
-
-    def as_tls(self) -> TLSConfig:
-        return TLSConfig(**vars(self))
-
-
-@dataclass
 class GrpcConfig:
     """`tool_service_url` is where the executor finds the application's tools; `tls` is of both channels."""
 
     tool_service_url: str = key("localhost:50051", 3, 255, check=_check_target)
-    tls: ChannelTLSConfig = section(ChannelTLSConfig)
+    tls: TLSConfig = section(TLSConfig)
 
 
 @dataclass

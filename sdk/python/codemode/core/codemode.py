@@ -172,11 +172,7 @@ class Codemode(Execution):
         cls, config: CodemodeConfig, client: ClientConfig, registry: Optional[ComponentRegistry]
     ) -> "Codemode":
         tls = config.grpc.tls
-        service_tls = None
-        if tls.enabled:
-            service_tls = TLSConfig(
-                enabled=True, mode=tls.mode, cert_file=tls.cert_file, key_file=tls.key_file, ca_file=tls.ca_file
-            )
+        service_tls = tls if tls.enabled else None
         made = cls._made(config, client, registry, config.executor.limits.code_timeout, service_tls, config.config)
         if config.framework.auto_discover:
             discover(config.framework.discovery, made.registry)
