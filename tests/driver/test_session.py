@@ -71,6 +71,8 @@ S()'''), 'true')
 
     def test_config_is_there_when_it_was_sent(self):
         self.failure('config', 'NameError')
+        self.assertEqual(self.run_cell('context = [context]', mode=1, context={'b': 1}).locals, {'b': 1, 'context': [{'b': 1}]})
+        self.assertEqual(self.run_cell('del context, config', config='{"b": 2}', mode=1).locals, {'b': 1})
         self.assertEqual(self.value('config', config='{"b": 2}'), "{'b': 2}")
         self.assertEqual(self.value('config', config=None), "{'b': 2}")  # a variable like others
 

@@ -254,6 +254,7 @@ class Names(ToolsTest):
         self.error('weather', 'NameError', tool_list='[["other", 0]]')
         self.error('other', 'NameError')
         self.assertEqual(self.value('old(a=1)["a"]', tool_list='[["other", 0]]'), '1')  # the gateway decides
+        self.assertIn('no tool service', self.error('old(a=1)', 'UnknownTool', tool_list=None))
 
     def test_a_module_of_the_users_sees_them(self):
         self.assertEqual(self.value('import types\nm = types.ModuleType("m")\nexec("def f(): return tools[\'weather\'].run(a=1)", vars(m))\n'

@@ -9,9 +9,11 @@ from support import PATIENCE
 STAGE = "native"
 
 READY, OUTPUT, RESULT, TRAP, CRASH = 32, 33, 34, 35, 36
-#: STREAM 1 and DATA "x"; SUCCESS 1 and LOCALS "{}".
+#: STREAM 1 and DATA "x"; SUCCESS 1 and LOCALS "{}"; CALL 1, NAME "echo" and ARGUMENTS "{}".
 GOOD_OUTPUT = "0a01000000010b0100000078"
 GOOD_RESULT = "0c010000000110020000007b7d"
+NUMBER_1, NAME = "1f0400000001000000", "20040000006563686f"
+GOOD_CALL = f"{NUMBER_1}{NAME}21020000007b7d"
 
 #: What is sent during an execution, before the prober answers it properly.
 VIOLATIONS = {
@@ -52,6 +54,22 @@ VIOLATIONS = {
     "RESULT whose locals are an array": "frame 34 id 0c010000000110020000005b5d\nend",
     "RESULT whose locals end early": "frame 34 id 0c010000000110090000007b2261223a312c2278\nend",
     "RESULT with rests": f"frame 34 id {GOOD_RESULT}00\nend",
+    "CALL with a number to come": f"frame 37 id 1f0400000002000000{NAME}21020000007b7d",
+    "CALL with number zero": f"frame 37 id 1f0400000000000000{NAME}21020000007b7d",
+    "CALL with a number that was": f"frame 37 id {GOOD_CALL} 2",
+    "CALL of another execution": f"frame 37 1000000 {GOOD_CALL}",
+    "CALL after RESULT": f"frame 34 id {GOOD_RESULT}\nframe 37 id {GOOD_CALL}\nend",
+    "CALL without a name": f"frame 37 id {NUMBER_1}21020000007b7d",
+    "CALL with a NUL in its name": f"frame 37 id {NUMBER_1}2004000000650000006f21020000007b7d",
+    "CALL of a name that is no text": f"frame 37 id {NUMBER_1}2001000000ff21020000007b7d",
+    "CALL without arguments": f"frame 37 id {NUMBER_1}{NAME}",
+    "CALL whose arguments are an array": f"frame 37 id {NUMBER_1}{NAME}21020000005b5d",
+    "CALL whose arguments are no JSON": f"frame 37 id {NUMBER_1}{NAME}21020000007b7b",
+    "CALL whose context is no JSON": f"frame 37 id {GOOD_CALL}06020000007b7b",
+    "length above CALL's": "header 16778241 37 1 id",
+    "CALL_CANCEL of no call": f"frame 38 id {NUMBER_1}",
+    "CALL_CANCEL without a number": "frame 38 id -",
+    "ANSWER from the wrong side": "frame 18 1 0c0100000001",
     "hundred kilobytes of nothing": "raw 00000000000000000000000000000000 6400",
     "hundred kilobytes of ones": "raw ffffffffffffffffffffffffffffffff 6400",
     "HTTP": "raw 474554202f20485454502f312e310d0a0d0a",
@@ -85,6 +103,7 @@ FLOODS = {
     "small output": "flood 33 id 1 1000000",
     "empty output": "frame 33 id 0a01000000010b00000000 1000000",
     "output for ever": "flood 33 id 250000 1000000000",
+    "cancellations": f"frame 37 id {GOOD_CALL}\nframe 38 id {NUMBER_1} 1000000",
 }
 
 

@@ -42,12 +42,13 @@ _HINTS = {
 }
 
 calls_max = argument_max = 0  # of the running execution
+no_service = None  # why it has no tools at all
 last_sync = None  # (tool, class of its result): for the error of one who awaits it
 
 
-def begin(calls, argument):
-    global calls_max, argument_max, last_sync
-    calls_max, argument_max, last_sync = calls, argument, None
+def begin(calls, argument, why_none):
+    global calls_max, argument_max, no_service, last_sync
+    calls_max, argument_max, no_service, last_sync = calls, argument, why_none, None
 
 
 # ---- arguments
@@ -140,8 +141,8 @@ class Request:
 
     def send(self, sleeper=None):
         """A handle, or 0: there are too many calls at once."""
-        if bridge is None:
-            raise errors.UnknownTool(self.tool, 'no tool service is configured')
+        if no_service or bridge is None:
+            raise errors.UnknownTool(self.tool, no_service or 'not inside the sandbox')
         handle = bridge.call(*self._parts, sleeper)
         if handle < 0:
             raise _refused(self.tool, handle)

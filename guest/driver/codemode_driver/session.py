@@ -138,6 +138,7 @@ class Session:
         self._recursion = sys.getrecursionlimit()  # as we have set it; another one is the user's
         self._memory_limit = 0
         self._loop = None
+        self._given = {}  # what this cell was given besides variables
         self._context = contextvars.copy_context()
         self.main = types.ModuleType('__main__')
         self.globals = vars(self.main)
@@ -164,6 +165,7 @@ class Session:
                 line, _, source = source.partition('\n')
                 tree = _guarded(self._inspect, source, line, members)
             self.globals.update(members)
+            self._given = {name: members[name] for name in ('context', 'config') if name in members}
             result = _guarded(self._run, source, mode, tree)
         except strict.SecurityViolation as exc:
             success, error, kind = False, str(exc), 'SecurityViolation'
@@ -200,6 +202,7 @@ class Session:
         global _stopped
         _stopped = None
         self.cell += 1
+        self._given = {}
         self._limit_recursion(recursion)
         streams.own()
         _take_signals()
@@ -408,10 +411,15 @@ class Session:
         except BaseException:
             pass
 
+    def _variables(self):
+        """The globals but for what the execution was given and has left as it was."""
+        given = {name for name, value in self._given.items() if self.globals.get(name, _ABSENT) is value}
+        return {name: value for name, value in self.globals.items() if name not in given} if given else self.globals
+
     def _locals(self, limit):
         # The walk runs no code of the user's that we know of. Should there be some and it hang, then the
         # interrupt ends it and only classes are shown.
         try:
-            return _guarded(values.describe, self.globals, limit)
+            return _guarded(values.describe, self._variables(), limit)
         except BaseException:
-            return values.describe(self.globals, limit, False)
+            return values.describe(self._variables(), limit, False)

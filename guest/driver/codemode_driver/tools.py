@@ -19,7 +19,7 @@ from .errors import shown
 ASYNC, CONTEXT = 1, 2  # flags of a tool
 NAMES_SHOWN = 10       # of tools, in an error
 _META = ('__list__', '__schema__', '__search__')
-_NO_SERVICE = 'no tool service is configured: the server was started without one (MAIN_APP_GRPC_TARGET)'
+_NO_SERVICE = 'no tool service is configured: the server was started without one (CODEMODE_MAIN_APP_TARGET)'
 
 
 def _document(tool):
@@ -373,7 +373,7 @@ def hint(error):
 
 def begin(text, calls_max, argument_max):
     """Before each execution."""
-    calls.begin(calls_max, argument_max)
+    calls.begin(calls_max, argument_max, _NO_SERVICE if text is None else None)
     catalog.update(text)
 
 
