@@ -17,7 +17,7 @@
 #define RECORD_EXTRA 64 /* header, tag and padding of one record */
 #define HELLO_MAX    32768 /* bytes of one handshake message: a chain of certificates fits */
 #define HELLOS_MAX   98304 /* bytes of a whole handshake */
-#define WARNINGS_MAX 8     /* of the peer in all: each is a step that brings nothing, and they need not end */
+#define WARNINGS_MAX 8 /* of the peer in all: each is a step that brings nothing, and they need not end */
 
 struct cm_tls_session {
     gnutls_session_t session;
