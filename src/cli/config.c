@@ -61,8 +61,10 @@ int cm_cli_validate(const struct cm_args *args)
     if (cm_conf_file_read(path, (enum cm_file_kind)kind, &file, &report) == 0)
         check_meaning(&file, &report);
     fputs(cm_buf_data(&report.errors), stderr);
-    for (const char *line = cm_buf_data(&report.warnings); *line; line += strcspn(line, "\n") + 1)
-        fprintf(stderr, "warning: %.*s\n", (int)strcspn(line, "\n"), line);
+    for (const char *line = cm_buf_data(&report.warnings), *end; *line; line = end + (*end == '\n')) {
+        end = line + strcspn(line, "\n");
+        fprintf(stderr, "warning: %.*s\n", (int)(end - line), line);
+    }
     bool bad = report.error_count > 0;
     if (bad)
         cm_cli_error(CM_EXIT_FAILED, "%s has %u problem%s", path, report.error_count,

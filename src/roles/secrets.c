@@ -3,6 +3,7 @@
 
 #include <string.h>
 #include <strings.h>
+#include <sys/prctl.h>
 
 #include "access/access.h"
 #include "conf/conf.h"
@@ -143,6 +144,14 @@ static void on_watch(void *arg)
         reload_callback(s);
 }
 
+/* Keys stand in our environment and memory: other processes of the same user may look at neither, and no core file is
+ * written. */
+static void keep_from_neighbours(const struct cm_secrets *s)
+{
+    if (cm_access_on(s->access) || s->tls || s->callback_tls)
+        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
 int cm_secrets_open(struct cm_loop *loop, const struct cm_conf *conf, struct cm_metrics *metrics,
                     const struct cm_address *address, struct cm_secrets *ret, struct cm_err *err)
 {
@@ -155,6 +164,7 @@ int cm_secrets_open(struct cm_loop *loop, const struct cm_conf *conf, struct cm_
         (rc = check_exposure(ret, address, err)) < 0 || (rc = open_tls(conf, &ret->tls, err)) < 0 ||
         (rc = open_callback_tls(conf, &ret->callback_tls, err)) < 0)
         return rc;
+    keep_from_neighbours(ret);
     ret->watch = cm_timer_open(loop, on_watch, ret, err);
     if (!ret->watch)
         return CM_ERR_NO_MEMORY;

@@ -3,9 +3,13 @@
 
 import ctypes
 import errno
+import json
 import os
+import subprocess
+import urllib.request
 
 import pytest
+from support import CODEMODE
 
 CLONE_NEWUSER = 0x10000000
 
@@ -44,3 +48,22 @@ def test_no_tmp():
 def test_no_network_but_the_loopback():
     with open("/proc/net/dev", encoding="ascii") as file:
         assert [line.split(":")[0].strip() for line in file.readlines()[2:]] == ["lo"]
+
+
+def test_the_keys_of_a_server_are_not_seen_by_its_neighbours():
+    """Processes of one user in one container, as of one pod that shares its processes."""
+    key = "a-key-of-the-tests-1"
+    server = subprocess.Popen([CODEMODE, "serve", "--port", "0"], env={"CODEMODE_API_KEY": key, "SPARE_WORKERS": "1"},
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        port = next(event["port"] for event in map(json.loads, server.stdout) if event["event"] == "serving")
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/execute", b'{"code": "6 * 7"}', {"x-api-key": key})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert json.load(answer)["result"] == "42"
+        for name in ("environ", "mem", "maps"):
+            with pytest.raises(PermissionError):
+                open(f"/proc/{server.pid}/{name}", "rb").read(1)
+    finally:
+        server.terminate()
+        server.communicate(timeout=20)
+    assert server.returncode == 0
