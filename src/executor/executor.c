@@ -243,7 +243,7 @@ static void on_listed(void *arg, struct cm_toolset *set, const char *why)
 {
     struct job *job = arg;
     struct cm_run_request *rq = cm_steal(job->request);
-    bool named = cm_plan_names_some(rq->available_tools, rq->available_tools_len);
+    bool named = cm_plan_restricts(rq->available_tools, rq->available_tools_len);
     struct cm_err err = {0};
 
     job->wait = NULL;
@@ -280,11 +280,11 @@ static int wait_for_list(struct job *job, const struct cm_run_request *rq, unsig
  * not long; who shows no sign of it does not wait at all. */
 static int begin(struct job *job, const struct cm_run_request *rq, struct cm_err *err)
 {
-    bool named = cm_plan_names_some(rq->available_tools, rq->available_tools_len);
+    bool named = cm_plan_restricts(rq->available_tools, rq->available_tools_len);
     struct cm_executor *x = job->x;
     uint64_t now = cm_clock_ns();
 
-    if (!x->service && named)
+    if (!x->service && cm_plan_names_some(rq->available_tools, rq->available_tools_len))
         return end_with(
             job,
             "available_tools are named, but no tool service is configured: CODEMODE_MAIN_APP_TARGET must name "
@@ -299,7 +299,7 @@ static int begin(struct job *job, const struct cm_run_request *rq, struct cm_err
         if (rc != CM_ERR_NOT_FOUND)
             return cm_err_set(err, rc, "%s", missing.text);
     }
-    if (named)
+    if (named && x->service)
         return wait_for_list(job, rq, CM_REGISTRY_ATTEMPTS, now, err);
     if (x->service && cm_plan_mentions(rq->exec.code, rq->exec.code_len))
         return wait_for_list(job, rq, 1, 0, err);

@@ -101,6 +101,8 @@ int cm_plan_choose(struct allowance *a, struct cm_toolset *set, const char *name
 void cm_plan_done(struct allowance *a);
 /* True when names are among those asked for that begin without "__". */
 bool cm_plan_names_some(const char *names, size_t len);
+/* True when anything is asked for: then nothing else is allowed. Names with "__" alone allow none of the service's. */
+bool cm_plan_restricts(const char *names, size_t len);
 /* The code looks as if it used tools: it says so by one of their names for them. */
 bool cm_plan_mentions(const char *code, size_t len);
 /* What the code is told: [[name, flags], ...]. */

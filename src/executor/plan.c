@@ -53,6 +53,16 @@ bool cm_plan_names_some(const char *names, size_t len)
     return next_name(&m, &name);
 }
 
+bool cm_plan_restricts(const char *names, size_t len)
+{
+    struct cm_json_value array = array_of(names, len), value;
+
+    if (array.kind == CM_JSON_ABSENT)
+        return false;
+    struct cm_members m = cm_elements_of(&array);
+    return cm_elements_next(&m, &value);
+}
+
 static bool is_part_of_name(char c)
 {
     return isalnum((unsigned char)c) || c == '_' || (unsigned char)c >= 0x80;
@@ -130,7 +140,7 @@ int cm_plan_choose(struct allowance *a, struct cm_toolset *set, const char *name
     struct cm_json_value array = array_of(names, names_len);
 
     *a = (struct allowance){.set = cm_toolset_ref(set)};
-    if (!cm_plan_names_some(names, names_len))
+    if (!cm_plan_restricts(names, names_len))
         return 0;
     int rc = choose_named(a, &array, why);
     if (rc != 0)

@@ -42,8 +42,8 @@ static void tells_code_of_the_tools(void **state)
     ask(&c, "x", "[\"qu\\u0065ry\", \"__list__\"]");
     assert_string_equal(newest()->tools, "[[\"query\",1]]");
     finish(newest(), "1", NULL);
-    ask(&c, "x", "[\"__list__\"]"); /* ours need no permission, and are none */
-    assert_string_equal(newest()->tools, "[[\"weather\",2],[\"query\",1],[\"agents.writer\",0]]");
+    ask(&c, "x", "[\"__list__\"]"); /* ours need no permission, and give none */
+    assert_string_equal(newest()->tools, "[]");
     finish(newest(), "1", NULL);
     assert_int_equal(world_waiting(), 0);
 }
@@ -155,6 +155,30 @@ static void passes_calls_on(void **state)
     e->ops.call_gone(e->arg, &k[1]);
     assert_int_equal(world_waiting(), 0); /* both were cancelled */
     finish(e, "1", NULL);
+}
+
+/* A list of questions only is a list all the same: it allows nothing of the service's, whether its tools are known yet or
+ * not, and whether they can be had. */
+static void names_of_ours_allow_nothing_else(void **state)
+{
+    struct client c;
+    struct cm_call k;
+
+    (void)state;
+    for (int known_list = 0; known_list < 2; known_list++) {
+        struct cm_exec *e = running(&c, "[\"__search__\"]", NULL);
+        assert_string_equal(e->tools, "[]");
+        call(e, &k, "weather", "{\"city\":\"Rome\"}", NULL, 1);
+        assert_int_equal(strncmp(k.heard, "!1 it is not one of the execution's available_tools", 51), 0);
+        call(e, &k, "__list__", "{}", NULL, 2);
+        assert_string_equal(k.heard, "{\"tools\":[],\"count\":0}");
+        finish(e, "1", NULL);
+    }
+    executor = cm_executor_free(executor);
+    open_executor("none");
+    ask(&c, "1", "[\"__search__\"]");
+    finish(newest(), "2", NULL);
+    assert_string_equal(c.heard, "2");
 }
 
 static void refuses_calls_before_they_are_sent(void **state)
@@ -384,6 +408,7 @@ int main(void)
         TEST(refuses_to_run_without_the_named_tools),
         TEST(checks_the_target),
         TEST(passes_calls_on),
+        TEST(names_of_ours_allow_nothing_else),
         TEST(refuses_calls_before_they_are_sent),
         TEST(large_contexts_are_not_put_together),
         TEST(answers_questions_about_tools),
