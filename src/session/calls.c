@@ -83,10 +83,18 @@ static void drop_all(struct cm_exec *e)
 
 /* answers to the worker */
 
+/* Whoever hears that one call is gone may answer the others, and by then the process may be gone, too. */
+static bool has_worker(const struct cm_exec *e)
+{
+    return e->session && e->session->worker;
+}
+
 static int send_answer(struct cm_exec *e, uint32_t number, const char *json, size_t len, struct cm_err *err)
 {
     struct cm_ipc_msg msg;
 
+    if (!has_worker(e))
+        return cm_err_set(err, CM_ERR_CANCELLED, "the session's process is gone");
     cm_ipc_msg_begin(&msg, CM_MSG_ANSWER, number);
     cm_ipc_put_uint(&msg, CM_FIELD_SUCCESS, 1);
     cm_ipc_put_bytes(&msg, CM_FIELD_DATA, json, len);
@@ -96,10 +104,12 @@ static int send_answer(struct cm_exec *e, uint32_t number, const char *json, siz
 /* A worker that does not even take this has stopped reading, and its execution would wait in vain. */
 static void send_failure(struct cm_exec *e, uint32_t number, enum cm_call_failure why, const char *text, size_t len)
 {
-    struct cm_worker *w = e->session->worker;
+    struct cm_worker *w = has_worker(e) ? e->session->worker : NULL;
     struct cm_ipc_msg msg;
     struct cm_buf clean;
 
+    if (!w)
+        return;
     if (len > FAILURE_MAX) {
         len = FAILURE_MAX;
         len -= cm_utf8_cut_end(text, len);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Calls of tools that code makes: with the stand-in sandbox, whose workers send what they are told, and with the real
  * one. The tools are here: see on_call(). */
+#include <signal.h>
+
 #include "session_world.h"
 
 #include "ipc/frame.h"
@@ -42,6 +44,8 @@ static void on_call(void *arg, struct cm_call *call, const struct cm_call_reques
     assert_true(kept_count < KEPT_MAX);
 }
 
+static bool answers_the_rest; /* who hears that one call is gone may answer another one */
+
 static void on_gone(void *arg, struct cm_call *call)
 {
     unsigned i = 0;
@@ -52,6 +56,8 @@ static void on_gone(void *arg, struct cm_call *call)
     assert_true(i < kept_count); /* each once, and no other */
     kept[i] = kept[--kept_count];
     gone++;
+    if (answers_the_rest && kept_count > 0)
+        cm_call_answer(kept[--kept_count], "{}", 2);
 }
 
 static int64_t counted(const struct world *w, unsigned label)
@@ -197,6 +203,28 @@ static void calls_end_with_their_execution(void **state)
     end_world(w);
 }
 
+/* The process is gone by the time that its first call is, so there is nobody to take the second one's answer. */
+static void calls_are_answered_while_their_process_ends(void **state)
+{
+    struct world *w = tool_world(standard);
+    struct cm_session_info info;
+    struct answer a = {0};
+    (void)state;
+
+    const char *id = create(w);
+    assert_int_equal(begin(w, id, "calls 2 keep", 0, &a), 0);
+    await_calls(w, 2);
+    assert_int_equal(cm_sessions_info(w->m, id, &info, NULL), 0);
+    answers_the_rest = true;
+    assert_int_equal(kill((pid_t)info.pid, SIGKILL), 0);
+    await(w, &a.done);
+    answers_the_rest = false;
+    assert_int_equal(a.res.state, CM_STATE_ROLLED_BACK);
+    assert_int_equal(gone, 1);
+    assert_string_equal(execute(w, id, "call echo", 0)->result, "1: {\"a\":1}");
+    end_world(w);
+}
+
 static void an_atomic_execution_fails_with_calls(void **state)
 {
     struct world *w = tool_world(standard);
@@ -316,6 +344,7 @@ int main(void)
         cmocka_unit_test(limits_of_results),
         cmocka_unit_test(deadlines_of_calls),
         cmocka_unit_test(calls_end_with_their_execution),
+        cmocka_unit_test(calls_are_answered_while_their_process_ends),
         cmocka_unit_test(an_atomic_execution_fails_with_calls),
         cmocka_unit_test(broken_promises_end_the_worker),
         cmocka_unit_test(waiting_takes_no_turn),
