@@ -161,6 +161,23 @@ def test_unusual_signatures():
     assert schema_of('{"type": "object"}') == {"type": "object"}
 
 
+def test_references_of_an_arguments_class_find_their_definitions():
+    class Outer:
+        """Looks like a Pydantic class with another one inside."""
+
+        @classmethod
+        def model_json_schema(cls):
+            inner = {"type": "object", "properties": {"n": {"type": "integer"}}}
+            return {"type": "object", "properties": {"inner": {"$ref": "#/$defs/Inner"}}, "$defs": {"Inner": inner}}
+
+    def tool(outer: Outer):
+        pass
+
+    schema = of_signature(tool)
+    assert schema["properties"]["outer"]["properties"]["inner"] == {"$ref": "#/$defs/Inner"}
+    assert "$defs" not in schema["properties"]["outer"] and schema["$defs"]["Inner"]["type"] == "object"
+
+
 # --- CrewAI, which is not here
 
 

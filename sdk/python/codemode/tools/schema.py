@@ -168,7 +168,25 @@ def of_signature(function: Callable[..., Any], skip: Tuple[str, ...] = ()) -> Op
         made["required"] = needed
     if not open_ended:
         made["additionalProperties"] = False
-    return made
+    return _with_definitions_on_top(made)
+
+
+def _with_definitions_on_top(schema: Schema) -> Schema:
+    """Pydantic's classes refer to definitions from the top of a schema: those of an argument's class have to go there."""
+    found: Schema = {}
+
+    def lift(part: Any) -> Any:
+        if isinstance(part, list):
+            return [lift(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        for name in ("$defs", "definitions"):
+            if isinstance(part.get(name), dict):
+                found.setdefault(name, {}).update(part[name])
+        return {name: lift(item) for name, item in part.items() if name not in ("$defs", "definitions")}
+
+    schema["properties"] = {name: lift(part) for name, part in schema["properties"].items()}
+    return {**schema, **found}
 
 
 def _add_default(schema: Schema, default: Any) -> None:
