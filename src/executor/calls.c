@@ -185,6 +185,7 @@ static void send(struct call *c, const struct cm_call_request *rq)
         .context_len = context.len,
         .correlation_id = c->job->correlation,
         .execution = c->job->name,
+        .run = c->job->id,
         .number = rq->number,
         .deadline_ns = rq->deadline_ns,
     };

@@ -349,8 +349,9 @@ struct cm_tool_request *cm_tool_service_call(struct cm_tool_client *s, const str
         return NULL;
     r->done = done;
     snprintf(id, sizeof id, "%s:%llu", call->execution, (unsigned long long)call->number);
-    const struct cm_grpc_metadata metadata[] = {{"x-correlation-id", call->correlation_id}, {"x-codemode-call", id}};
-    return send(r, "/codemode.ToolService/CallTool", &message, call->deadline_ns, metadata, 2, err);
+    const struct cm_grpc_metadata metadata[] = {
+        {"x-correlation-id", call->correlation_id}, {"x-codemode-call", id}, {"x-codemode-run", call->run}};
+    return send(r, "/codemode.ToolService/CallTool", &message, call->deadline_ns, metadata, 3, err);
 }
 
 /* Questions */

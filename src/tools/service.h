@@ -34,8 +34,9 @@ struct cm_tool_call {
     const char *name, *arguments, *context; /* UTF-8; JSON objects, `context` may be NULL */
     size_t name_len, arguments_len, context_len;
     const char *correlation_id;
-    const char
-        *execution; /* the same when the same request runs in another server: with the number, it names the call */
+    /* The same when the same request runs in another server: with the number, it names the call. */
+    const char *execution;
+    const char *run; /* another one each time that it runs: calls of one run are not repetitions of each other */
     uint64_t number; /* of the call in its execution */
     uint64_t deadline_ns; /* monotonic */
 };

@@ -134,6 +134,7 @@ static void passes_calls_on(void **state)
     assert_string_equal(world_asked(asked, sizeof asked),
                         "weather {\"city\":\"Rome\"} {\"user\":\"u1\",\"tenant\":7,\"x\":[1]} cm-1");
     assert_non_null(strstr(world_call("CallTool")->metadata, "x-codemode-call=cm-1:1;"));
+    assert_non_null(strstr(strstr(world_call("CallTool")->metadata, "x-codemode-run="), cm_run_id(c.run)));
     assert_int_equal(world_call("CallTool")->deadline_ns, world_now + CM_NS_PER_S);
     world_result(true, "", "{\"temp\":72}");
     assert_string_equal(k[0].heard, "{\"temp\":72}");

@@ -276,6 +276,7 @@ static struct cm_tool_request *call(const char *arguments, const char *context, 
         .context_len = context ? strlen(context) : 0,
         .correlation_id = "cm-1",
         .execution = "key",
+        .run = "exec-1",
         .number = 7,
         .deadline_ns = world_now + 5 * CM_NS_PER_S,
     };
@@ -292,8 +293,9 @@ static void calls_a_tool(void **state)
     (void)state;
     assert_non_null(call("{\"n\":[72,1.5,null]}", "{\"user\":\"u\"}", heard, &err));
     assert_string_equal(world_asked(asked, sizeof asked), "alpha {\"n\":[72,1.5,null]} {\"user\":\"u\"} cm-1");
-    assert_string_equal(world_call("CallTool")->metadata,
-                        "authorization=Bearer secret;x-correlation-id=cm-1;x-codemode-call=key:7;");
+    assert_string_equal(
+        world_call("CallTool")->metadata,
+        "authorization=Bearer secret;x-correlation-id=cm-1;x-codemode-call=key:7;x-codemode-run=exec-1;");
     assert_int_equal(world_call("CallTool")->deadline_ns, world_now + 5 * CM_NS_PER_S);
     assert_false(world_call("CallTool")->ops.fail_fast); /* it outlasts a restart */
     world_result(true, "", "{\"value\":72}");

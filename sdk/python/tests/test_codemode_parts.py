@@ -23,7 +23,7 @@ from codemode import (
     ValueNotSentError,
 )
 from codemode.core.executor_client import ErrorDetails
-from codemode.grpc.memory import CallMemory
+from codemode.grpc.memory import CallMemory, LateCall
 from codemode.integrations.crewai import CodemodeTool, describe, report, strip_fence
 from codemode.protos import codemode_pb2, codemode_pb2_grpc
 from codemode.tools.schema import argument_texts, of_signature, of_type, schema_of
@@ -210,9 +210,9 @@ def test_reports():
 A, B, C = ("a", b"1"), ("b", b"2"), ("c", b"3")
 
 
-def run(memory, name, identity):
+def run(memory, name, identity, server=""):
     """True when the tool would run."""
-    call, new = memory.begin(name, identity)
+    call, new = memory.begin(name, identity, server)
     if new:
         memory.finish(call, f"{identity[0]} of {name}", 10)
     assert call.answer.result(0).startswith(identity[0])
@@ -220,22 +220,42 @@ def run(memory, name, identity):
 
 
 def test_a_second_run_of_the_same_calls():
-    memory = CallMemory()
-    assert all(run(memory, f"r:{n}", A) for n in (1, 2, 3))
-    assert not any(run(memory, f"r:{n}", A) for n in (1, 2, 3)) and run(memory, "r:4", A)
+    for servers in (("", ""), ("one", "two")):
+        memory = CallMemory()
+        assert all(run(memory, f"r:{n}", A, servers[0]) for n in (1, 2, 3))
+        assert not any(run(memory, f"r:{n}", A, servers[1]) for n in (3, 1, 2))
+        assert run(memory, "r:4", A, servers[1]) and not run(memory, "r:4", A, servers[1])
 
 
-@pytest.mark.parametrize("second", ["ba", "cab", "cba", "bca", "acb", "aab"])
-def test_a_second_run_in_another_order(second):
+@pytest.mark.parametrize("second", ["ba", "cab", "cba", "bca", "acb", "aab", "bbca"])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_second_run_in_another_order(second, backwards):
+    """Also where the calls of threads arrive in another order than that of their numbers."""
     memory, tools = CallMemory(), {"a": A, "b": B, "c": C}
-    assert all([run(memory, "r:1", A), run(memory, "r:2", B), run(memory, "r:3", C)])
-    runs = [run(memory, f"r:{n}", tools[tool]) for n, tool in enumerate(second, 1)]
-    assert runs == [tool in second[:n] for n, tool in enumerate(second)]  # only what is there more often than before
+    assert [run(memory, f"r:{n}", tools[tool], "one") for n, tool in enumerate("abc", 1)] == [True] * 3
+    calls = list(enumerate(second, 1))
+    ran = [tool for n, tool in (calls[::-1] if backwards else calls) if run(memory, f"r:{n}", tools[tool], "two")]
+    assert sorted(ran) == sorted(tool for tool in set(second) for _ in range(second.count(tool) - 1))
 
 
-def test_a_call_that_comes_earlier_than_its_number_in_the_first_run():
+def test_a_third_run_meets_the_calls_of_both_before():
+    memory = CallMemory()
+    assert run(memory, "r:1", A, "one") and run(memory, "r:1", B, "two") and run(memory, "r:1", C, "three")
+    assert not run(memory, "r:2", A, "three") and not run(memory, "r:3", B, "three") and run(memory, "r:4", B, "three")
+
+
+def test_a_call_of_a_replaced_run_comes_too_late():
+    memory = CallMemory()
+    assert run(memory, "r:1", A, "one") and not run(memory, "r:1", A, "two")
+    with pytest.raises(LateCall):
+        memory.begin("r:2", B, "one")
+    assert run(memory, "r:2", B, "two")
+
+
+def test_names_without_runs():
     memory = CallMemory()
     assert run(memory, "r:2", A) and run(memory, "r:1", A)  # two calls of two threads
+    assert run(memory, "r:1", B) and run(memory, "r:3", A)  # other calls
 
 
 def test_old_requests_are_forgotten():

@@ -356,6 +356,16 @@ class CutWire:
 
 THREE_CALLS = "result = [tools['counter'].run(token='{0}-' + str(n))['value'] for n in range(3)]"
 
+#: The same calls in another order each time, from threads.
+SHUFFLED_CALLS = """
+import random
+from concurrent.futures import ThreadPoolExecutor
+tokens = [f'{0}-{{n}}' for n in range(3)]
+random.shuffle(tokens)
+with ThreadPoolExecutor(2) as pool:
+    result = [answer['value'] for answer in pool.map(lambda token: tools['counter'].run(token=token), tokens)]
+"""
+
 
 def patient_client(port):
     return ExecutorClient(
@@ -405,7 +415,7 @@ def test_an_executor_that_is_killed_repeats_nothing(counting):
         for round_number in range(4):
             counter.slow = 0.05
             tokens = [f"{round_number}.{n}" for n in range(4)]
-            pending = [pool.submit(client.execute, THREE_CALLS.format(token)) for token in tokens]
+            pending = [pool.submit(client.execute, SHUFFLED_CALLS.format(token)) for token in tokens]
             time.sleep(pick.uniform(0.01, 0.2))
             executor.kill()
             counter.slow = 0.0

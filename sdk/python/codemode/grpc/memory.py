@@ -2,13 +2,16 @@
 """Answers of tool calls, remembered so that a repeated request does not repeat what its tools did.
 
 An executor names each call with the metadata ``x-codemode-call``: "<request>:<number>", numbers from 1 in the order of the
-calls. An executor that was replaced in the middle of a request runs its code again from the start, and the calls of that
-second run meet the answers of the first:
+calls, and tells with ``x-codemode-run`` one run of a request from another. An executor that was replaced in the middle of a
+request runs its code again from the start, and the calls of that second run meet the answers of the first:
 
-- the same name, tool and arguments: the recorded answer, or the one that a running call is going to have;
-- the same name with another tool or other arguments (code whose threads came in another order, or that looked at a
-  clock): a call of the first run with that tool and these arguments which the second run has not used yet, under
-  whatever number; if there is none, the tool runs.
+- The same call of the same run is a repetition: it gets the recorded answer, or the one that the running call will have.
+- In another run, calls are matched by tool and arguments, those with the same number first: code whose threads come in
+  another order makes the same calls under other numbers. Each call of the former runs answers one call of the new one; what
+  the code calls more often than before, runs.
+- A call of a run that has been replaced comes too late, and is refused.
+
+Executors that do not tell their runs apart get a simpler rule: same name, tool and arguments, same answer.
 
 Bounds: answers are kept for ten minutes after the newest call of their request, and for as long as there is room. When
 bytes run short, the oldest answers are dropped but not the fact that they were given: such a call is answered with an
@@ -24,6 +27,7 @@ from collections import OrderedDict
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 _NAME_MAX = 512
+_RUNS_KEPT = 100
 
 Identity = Tuple[str, bytes]
 
@@ -31,15 +35,19 @@ Identity = Tuple[str, bytes]
 class Call:
     """One call of a tool: whoever made it first runs it, others wait for `answer`."""
 
-    __slots__ = ("identity", "request", "late", "answer", "size", "kept")
+    __slots__ = ("identity", "request", "number", "answer", "size", "kept")
 
-    def __init__(self, identity: Identity, request: str = "", late: bool = False) -> None:
+    def __init__(self, identity: Identity, request: str = "", number: int = 0) -> None:
         self.identity = identity
         self.request = request  #: the name of its request; empty: it cannot be asked for again
-        self.late = late  #: made when the request was known to run again
+        self.number = number
         self.answer: "concurrent.futures.Future[Any]" = concurrent.futures.Future()
         self.size = 0
         self.kept = True  #: False: it was given, and dropped since
+
+
+class LateCall(Exception):
+    """A call of a run that another run of the same request has replaced; the tool must not run for it."""
 
 
 _NOTHING: "concurrent.futures.Future[Any]" = concurrent.futures.Future()
@@ -47,13 +55,14 @@ _NOTHING.set_result(None)
 
 
 class _Request:
-    __slots__ = ("calls", "unclaimed", "used", "shifted")
+    __slots__ = ("calls", "unclaimed", "used", "run", "replaced")
 
     def __init__(self) -> None:
-        self.calls: Dict[int, Call] = {}
-        self.unclaimed: List[Call] = []  # of a former run, whose numbers other calls have taken
+        self.calls: Dict[int, Call] = {}  # of the present run
+        self.unclaimed: List[Call] = []  # of former runs, that the present one has not made yet
         self.used = 0.0
-        self.shifted = False  # it runs again, and its calls have other numbers now
+        self.run = ""
+        self.replaced: List[str] = []  # former runs
 
     def all(self) -> List[Call]:
         return [*self.calls.values(), *self.unclaimed]
@@ -75,15 +84,19 @@ class CallMemory:
         self._answered: "OrderedDict[Call, None]" = OrderedDict()  # those with an answer in memory, oldest first
         self._calls = self._bytes = 0
 
-    def begin(self, name: str, identity: Identity) -> Tuple[Call, bool]:
-        """(the call, True when it is new: then the caller runs the tool and hands its answer to `finish`)."""
+    def begin(self, name: str, identity: Identity, run: str = "") -> Tuple[Call, bool]:
+        """(the call, True when it is new: then the caller runs the tool and hands its answer to `finish`).
+
+        Raises LateCall for a call of a run that was replaced."""
         request_name, _, digits = name.rpartition(":")
         if not request_name or not digits.isdigit() or len(name) > _NAME_MAX:
             return Call(identity), True  # no name of ours
         with self._lock:
             self._forget_old()
             self._requests.setdefault(request_name, _Request())
-            return self._take(self._use(request_name), request_name, int(digits), identity)
+            request = self._use(request_name)
+            self._change_run(request, run)
+            return self._take(request, request_name, int(digits), identity)
 
     def _use(self, name: str) -> _Request:
         request = self._requests[name]
@@ -91,31 +104,33 @@ class CallMemory:
         self._requests.move_to_end(name)
         return request
 
+    @staticmethod
+    def _change_run(request: _Request, run: str) -> None:
+        if run == request.run:
+            return
+        if run in request.replaced:
+            raise LateCall("the server that made this call has been replaced by another one")
+        if request.run:
+            request.replaced = [*request.replaced[-_RUNS_KEPT:], request.run]
+        request.unclaimed = request.all()
+        request.calls = {}
+        request.run = run
+
     def _take(self, request: _Request, name: str, number: int, identity: Identity) -> Tuple[Call, bool]:
         known = request.calls.get(number)
         if known is not None and known.identity == identity:
             return known, False
-        request.shifted = request.shifted or known is not None
-        moved = self._same(request, number, identity) if request.shifted else None
-        if known is not None:
+        if known is not None:  # an executor that tells no runs apart
             request.unclaimed.append(known)
-        call = moved or Call(identity, name, request.shifted)
-        request.calls[number] = call
-        if moved is None:
+        same = [call for call in request.unclaimed if call.identity == identity] if request.run else []
+        if not same:
             self._calls += 1
-        return call, moved is None
-
-    @staticmethod
-    def _same(request: _Request, number: int, identity: Identity) -> Optional[Call]:
-        """The call of a former run that this one is, under another number."""
-        for index, call in enumerate(request.unclaimed):
-            if call.identity == identity:
-                return request.unclaimed.pop(index)
-        for other in sorted(request.calls):  # those behind this one have not been claimed by this run
-            call = request.calls[other]
-            if other > number and call.identity == identity and not call.late:
-                return request.calls.pop(other)
-        return None
+            request.calls[number] = Call(identity, name, number)
+            return request.calls[number], True
+        call = next((call for call in same if call.number == number), same[0])
+        request.unclaimed.remove(call)
+        request.calls[number] = call
+        return call, False
 
     def finish(self, call: Call, answer: Any, size: int) -> None:
         """Hands an answer of `size` bytes to all who wait for the call."""

@@ -30,7 +30,7 @@ from codemode.core.executor_client import MESSAGE_MAX
 from codemode.core.needs import need_grpc
 from codemode.core.registry import ComponentRegistry
 from codemode.core.values import from_struct, to_struct
-from codemode.grpc.memory import Call, CallMemory
+from codemode.grpc.memory import Call, CallMemory, LateCall
 
 logger = logging.getLogger("codemode.tools")
 
@@ -212,7 +212,11 @@ class _Servicer:
         except ComponentNotFoundError as error:
             logger.info("%s tool '%s' unknown", correlation or "-", request.tool_name)
             return self._pb2.ToolCallResponse(success=False, error=str(error), correlation_id=correlation)
-        call, new = self._memory.begin(name, (request.tool_name, _fingerprint(request)))
+        identity = (request.tool_name, _fingerprint(request))
+        try:
+            call, new = self._memory.begin(name, identity, metadata.get("x-codemode-run", ""))
+        except LateCall as error:
+            return self._pb2.ToolCallResponse(success=False, error=str(error), correlation_id=correlation)
         if new:
             answer = self._run(component, call, name, correlation, request, context)
         else:
