@@ -219,11 +219,21 @@ static void on_secrets(void *arg)
     cm_executor_reload(g->executor, g->conf, g->secrets.callback_tls);
 }
 
+static void on_first_list(void *arg, enum cm_tool_service state)
+{
+    (void)arg;
+    (void)state;
+}
+
+/* Asks for the list of tools at once: code that calls one by its bare name shows no sign of it, and would not wait. */
 static int open_executor(struct gateway *g, struct cm_err *err)
 {
     g->secrets.changed = on_secrets;
     g->secrets.arg = g;
-    return cm_executor_open(g->loop, g->conf, g->sessions, g->metrics, g->secrets.callback_tls, &g->executor, err);
+    int rc = cm_executor_open(g->loop, g->conf, g->sessions, g->metrics, g->secrets.callback_tls, &g->executor, err);
+    if (rc == 0)
+        cm_executor_ping(g->executor, on_first_list, NULL);
+    return rc;
 }
 
 static int open_rpc(struct gateway *g, struct cm_err *err)
