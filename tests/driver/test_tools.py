@@ -38,6 +38,7 @@ class Bridge:
 
     def __init__(self):
         self.made, self.cancelled, self.left, self.refuse = [], [], {}, None
+        self.listed = []  # what is known by now
 
     def call(self, name, arguments, context, timeout_ms, sleeper):
         if self.refuse is not None:
@@ -59,6 +60,8 @@ class Bridge:
         if name == '__schema__':
             told = SCHEMAS.get(arguments['name'])
             return (-1, json.dumps({'tool_name': arguments['name'], **told})) if told else (1, 'nothing is known of it')
+        if name == '__list__':
+            return -1, json.dumps({'tools': self.listed, 'count': len(self.listed)})
         return -1, json.dumps({'tool': name, **arguments})
 
     def wait_call(self, handle):
@@ -195,6 +198,8 @@ class Failures(ToolsTest):
         self.error('try: tools["nope"]\nexcept KeyError: raise ValueError from None', 'ValueError')
         self.assertIn('no tool service is configured', self.error('tools["weather"]', 'UnknownTool', tool_list=None))
         self.assertIn('this execution has no tools', self.error('tools["weather"]', 'UnknownTool', tool_list='[]'))
+        self.bridge.listed = [{'name': 'weather'}]
+        self.assertIn('run it again', self.error('tools["weather"]', 'ToolUnavailable', tool_list='[]'))
 
     def test_positional(self):
         self.assertIn('run(city=..., days=..., unit=..., tags=...)', self.error('weather("x")', 'TypeError'))
