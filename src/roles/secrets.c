@@ -86,6 +86,24 @@ static int check_exposure(const struct cm_secrets *s, const struct cm_address *a
     return 0;
 }
 
+static bool is_beside_us(const char *target)
+{
+    static const char *const here[] = {"localhost:", "127.", "[::1]:", "none"};
+
+    for (size_t i = 0; i < sizeof(here) / sizeof(here[0]); i++)
+        if (strncasecmp(target, here[i], strlen(here[i])) == 0)
+            return true;
+    return !*target;
+}
+
+/* The tool service is shown our key with every call. */
+static void check_callback(const struct cm_secrets *s)
+{
+    if (cm_access_on(s->access) && !s->callback_tls && !is_beside_us(s->conf->main_app_target))
+        cm_log(CM_LOG_WARNING, "key_travels_in_clear", CM_LOG_STR("target", s->conf->main_app_target),
+               CM_LOG_STR("remedy", "CODEMODE_CALLBACK_TLS_ENABLED=true, or a network that nobody else is in"));
+}
+
 /* Changes */
 
 static void say(const char *what, int rc, const struct cm_err *err)
@@ -164,6 +182,7 @@ int cm_secrets_open(struct cm_loop *loop, const struct cm_conf *conf, struct cm_
         (rc = check_exposure(ret, address, err)) < 0 || (rc = open_tls(conf, &ret->tls, err)) < 0 ||
         (rc = open_callback_tls(conf, &ret->callback_tls, err)) < 0)
         return rc;
+    check_callback(ret);
     keep_from_neighbours(ret);
     ret->watch = cm_timer_open(loop, on_watch, ret, err);
     if (!ret->watch)

@@ -335,3 +335,9 @@ def test_a_short_key_is_warned_about():
     with running_sidecar(CODEMODE_API_KEY="nine-char") as server:
         assert [line["key"] for line in server.log_lines() if line["event"] == "key_is_short"] == ["default"]
         assert json.loads(ask(server, "GET", "/sessions", "nine-char").text) == {"sessions": []}
+
+
+@pytest.mark.parametrize("target, warned", [("app.invalid:50051", True), ("127.0.0.1:9", False), ("none", False)])
+def test_a_key_that_travels_in_the_clear_is_warned_about(target, warned):
+    with running_sidecar(CODEMODE_API_KEY=KEY, CODEMODE_MAIN_APP_TARGET=target, SPARE_WORKERS="1") as server:
+        assert any(line["event"] == "key_travels_in_clear" for line in server.log_lines()) == warned
