@@ -10,8 +10,9 @@
 #include "tools/search.h"
 #include "tools/values.h"
 
-#define ANSWER_MAX (8u << 20) /* some 10 ms of the loop; ten thousand tools, each with a description of 500 bytes, fit */
-#define QUERY_MAX  1000 /* bytes */
+#define ANSWER_MAX                                                                                                     \
+    (8u << 20) /* some 10 ms of the loop; ten thousand tools, each with a description of 500 bytes, fit */
+#define QUERY_MAX 1000 /* bytes */
 
 static const char *boolean(bool b)
 {
