@@ -269,6 +269,8 @@ static void *warn_without_end(void *arg)
     gnutls_session_t session;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), rc;
 
+    if (fd < 0)
+        return NULL;
     in.sin_port = htons((uint16_t)*port);
     gnutls_certificate_allocate_credentials(&trust);
     gnutls_init(&session, GNUTLS_CLIENT | GNUTLS_NO_SIGNAL);
