@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "base/utf8.h"
 #include "conf/conf.h"
 #include "executor/internal.h"
 #include "obs/log.h"
@@ -148,12 +149,17 @@ static void on_end(void *arg)
     finish(job, &res, NULL);
 }
 
+/* The text may hold words of the tool service, or a part of a character of them. */
 static int end_with(struct job *job, const char *text, struct cm_err *err)
 {
-    if (asprintf(&job->error, "RuntimeError: %s", text) < 0) {
-        job->error = NULL;
+    cm_autobuf struct cm_buf error;
+
+    cm_buf_init(&error, 8 * ERROR_TEXT_MAX);
+    int rc = cm_buf_puts(&error, "RuntimeError: ");
+    rc = rc ? rc : cm_utf8_append(&error, text, strlen(text));
+    job->error = rc ? NULL : cm_buf_steal(&error, NULL);
+    if (!job->error)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for an answer");
-    }
     cm_task_post(job->x->loop, &job->task, on_end, job);
     return 0;
 }
