@@ -12,7 +12,7 @@ import pytest
 from google.protobuf import empty_pb2, json_format
 
 from grpc_support import Rpc, code_of
-from support import BUILD, PATIENCE, ROOT, eventually
+from support import BUILD, CODEMODE, PATIENCE, ROOT, eventually, running_sidecar
 
 LIBRARY = BUILD / "sdk" / "c"
 
@@ -70,13 +70,13 @@ def test_installation_and_pkg_config(sidecar, tmp_path):
 class Tools:
     """A tool service in C and a channel to it."""
 
-    def __init__(self, **env):
+    def __init__(self, credentials=None, **env):
         env = {**{key: value for key, value in os.environ.items() if not key.startswith("CODEMODE_")}, **env}
         self.process = subprocess.Popen(
             [LIBRARY / "libcodemode-drive", "serve", "0"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
         self.port = int(self.process.stdout.readline())
-        self.rpc = Rpc(self.port)
+        self.rpc = Rpc(self.port, credentials=credentials)
 
     def ask(self, method, request, answer, **more):
         return self.rpc.unary(f"/codemode.ToolService/{method}", request, answer, **more)[0]
@@ -97,8 +97,8 @@ class Tools:
 
 
 @contextlib.contextmanager
-def tool_service(**env):
-    tools = Tools(**env)
+def tool_service(credentials=None, **env):
+    tools = Tools(credentials, **env)
     try:
         yield tools
     finally:
@@ -175,3 +175,49 @@ def test_stopping_lets_tools_finish():
         tools.process.stdin.close()
         assert running.result(10).success
         assert tools.process.wait(10 * PATIENCE) == 0
+
+
+# --- TLS, with certificates asked of both sides
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("certs")
+    subprocess.run([CODEMODE, "tls", "generate-certs", "--ecdsa", "--force", "-o", folder], check=True, capture_output=True)
+    return {name: str(folder / name) for name in os.listdir(folder)}
+
+
+def presents(certs, who):
+    return {"CERT_FILE": certs[f"{who}.crt"], "KEY_FILE": certs[f"{who}.key"], "CA_FILE": certs["ca.crt"]}
+
+
+def test_the_client_over_mutual_tls(certs):
+    tls = {
+        "CODEMODE_TLS_ENABLED": "true", "CODEMODE_TLS_MODE": "custom", "CODEMODE_TLS_REQUIRE_CLIENT_AUTH": "true",
+        **{f"CODEMODE_TLS_{name}": path for name, path in presents(certs, "server").items()},
+    }  # fmt: skip
+    mine = (certs["client.crt"], certs["client.key"])
+    with running_sidecar(verify=certs["ca.crt"], cert=mine, **tls) as server:
+        drive = (LIBRARY / "libcodemode-drive", "client", f"localhost:{server.port}")
+        assert passed(run(*drive, **presents(certs, "client"))) == (32, "1..32")
+        hello = [LIBRARY / "codemode-hello", f"https://localhost:{server.port}"]  # trusts the system's authorities only
+        done = subprocess.run(hello, capture_output=True, text=True, timeout=60 * PATIENCE)
+        assert done.returncode != 0 and "certificate" in done.stdout + done.stderr
+
+
+def test_the_tool_service_over_mutual_tls(certs):
+    pems = [open(certs[name], "rb").read() for name in ("ca.crt", "client.key", "client.crt")]
+    with tool_service(grpc.ssl_channel_credentials(*pems), CODEMODE_API_KEY="", **presents(certs, "server")) as tools:
+        assert "echo" in [t.name for t in tools.ask("ListTools", empty_pb2.Empty(), tools.rpc.v0.ListToolsResponse).tools]
+        with Rpc(tools.port, credentials=grpc.ssl_channel_credentials(pems[0])) as stranger, pytest.raises(grpc.RpcError) as error:
+            stranger.unary("/codemode.ToolService/ListTools", empty_pb2.Empty(), tools.rpc.v0.ListToolsResponse, timeout=5)
+        assert code_of(error) == grpc.StatusCode.UNAVAILABLE
+        callback = {
+            "CODEMODE_MAIN_APP_TARGET": f"localhost:{tools.port}", "CODEMODE_CALLBACK_TLS_ENABLED": "true",
+            "CODEMODE_CALLBACK_TLS_CA_FILE": certs["ca.crt"], "CODEMODE_CALLBACK_TLS_CLIENT_CERT": certs["client.crt"],
+            "CODEMODE_CALLBACK_TLS_CLIENT_KEY": certs["client.key"],
+        }  # fmt: skip
+        with running_sidecar(**callback) as server:
+            code = {"code": "r = tools['echo'].run(n=72)\nresult = (await r) if hasattr(r, '__await__') else r"}
+            answer = server.request("POST", "/execute", json=code).json()
+            assert answer["success"] and "72" in answer["result"], answer

@@ -268,7 +268,11 @@ static void *close_later(void *arg)
 
 static void drive_client(const char *target)
 {
-    struct codemode_options options = {.target = target, .timeout = 20, .ca_file = getenv("CA_FILE")};
+    struct codemode_options options = {.target = target,
+                                       .timeout = 20,
+                                       .ca_file = getenv("CA_FILE"),
+                                       .cert_file = getenv("CERT_FILE"),
+                                       .key_file = getenv("KEY_FILE")};
     struct codemode_client *c = codemode_open(&options, NULL);
     struct codemode_health health = {0};
     char id[CODEMODE_ID_SIZE] = "";
