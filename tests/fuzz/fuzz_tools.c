@@ -45,7 +45,7 @@ struct cm_grpc_request *cm_grpc_client_call(struct cm_grpc_client *c, const char
 {
     (void)c;
     (void)err;
-    CHECK(path && metadata && count == 2 && message && len > 0 && deadline_ns == 1);
+    CHECK(path && metadata && count == 3 && message && len > 0 && deadline_ns == 1);
     asked_ops = ops;
     asked_arg = arg;
     return (struct cm_grpc_request *)&asked_arg;
