@@ -109,6 +109,23 @@ class Session:
         assert reply["success"] is True, (reply["error"], reply.get("traceback"), reply["stderr"])
         return reply
 
+    def rest(self):
+        """Until its process waits for work: only then the state after its newest execution is saved."""
+        pid = self.pid()
+        eventually(lambda: process_table().get(pid, (0, "Z"))[1] == "S", "its process has saved its state and waits")
+
+    def computes(self, seconds=0.03):
+        """Until its process has used some more processor time: the code has begun for certain."""
+        pid = self.pid()
+
+        def used():
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+        before = used()
+        eventually(lambda: used() >= before + seconds, "it computes")
+
     def value(self, code, **body):
         """The repr of the last expression of code that must succeed."""
         return self.ok(code, **body)["result"]

@@ -25,7 +25,7 @@ def test_a_worker_that_dies_takes_nothing_along(own):
     other.ok("y = 2")
     deaths = own.metric("codemode_worker_deaths_total")
     pid = victim.pid()
-    time.sleep(0.1)  # between an answer and the state that it leaves there is a moment
+    victim.rest()  # between an answer and the state that it leaves there is a moment
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: own.metric("codemode_worker_deaths_total") == deaths + 1, "the death is counted")
     assert victim.value("x") == "1" and victim.pid() != pid
@@ -52,7 +52,7 @@ def test_a_stopped_worker_is_killed_at_its_limit(own):
     session = own.create()
     session.ok("x = 1")
     pid = session.pid()
-    time.sleep(0.1)  # who is stopped before its state is saved goes back further, and says so with 409
+    session.rest()  # who is stopped before its state is saved goes back further, and says so with 409
     os.kill(pid, signal.SIGSTOP)
     reply = session.run("x = 2", timeout=0.5)
     assert reply["state"] == "rolled_back" and reply["timed_out"], reply

@@ -13,7 +13,7 @@ from support import alive, eventually, running_sidecar
 def kill(session):
     """Ends the session's process between two executions, when its state has been saved."""
     pid = session.pid()
-    time.sleep(0.1)
+    session.rest()
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: session.info()["pid"] not in (0, pid), "there is a new process")
 

@@ -186,6 +186,7 @@ def test_client_that_leaves_interrupts_its_execution(sidecar, session):
     code = "log = []\ntry:\n    while True: pass\nfinally:\n    log.append('finally')"
     sock = disconnect(sidecar, session, code)
     eventually(lambda: session.info()["state"] == "running", "it runs")
+    session.computes()
     sock.close()
     eventually(lambda: session.info()["state"] == "idle", "it was interrupted", 5)
     assert session.value("kept, log") == "(1, ['finally'])"

@@ -80,6 +80,7 @@ def test_a_stopped_worker_and_a_full_queue(stage):
 def test_an_idle_worker_that_is_killed(stage):
     session = stage.server.create()
     session.ok("kept = 1")
+    session.rest()
     before = stage.server.metrics()
     os.kill(session.pid(), signal.SIGKILL)
     stage.counted(before, {"codemode_worker_deaths_total": 1})
