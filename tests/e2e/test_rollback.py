@@ -3,7 +3,6 @@
 
 import os
 import signal
-import time
 
 import pytest
 
@@ -186,7 +185,7 @@ def test_a_running_execution_is_interrupted(session):
     session.ok("x = 1")
     work = session.in_background("x = 2\nwhile True: pass")
     eventually(lambda: session.info()["state"] == "running", "it runs")
-    time.sleep(0.05)
+    session.computes()
     assert interrupt(session) == {"status": "ok", "interrupted": True}
     reply = work.result(5).json()
     assert reply["error_type"] == "KeyboardInterrupt" and reply["state"] == "kept" and not reply["timed_out"], reply
@@ -197,7 +196,7 @@ def test_code_that_will_not_stop_is_ended_and_undone(session):
     session.ok("x = 1")
     work = session.in_background("x = 2; sum(range(10**13))")
     eventually(lambda: session.info()["state"] == "running", "it runs")
-    time.sleep(0.05)
+    session.computes()
     assert interrupt(session)["interrupted"]
     reply = work.result(5).json()
     assert reply["error_type"] == "KeyboardInterrupt" and reply["state"] == "rolled_back", reply
