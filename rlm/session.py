@@ -1,16 +1,158 @@
 # SPDX-License-Identifier: Apache-2.0
 """The names that code of a run finds in its session, beside `context`.
 
-The service and the Python library execute this file once in each session, then `install(...)`, and after each block
-`report()`. It is an ordinary module there: code that changes it harms its own run and nobody else.
+The service and the Python library make a module `rlm_session` of this file once in each session, then call `install(...)`,
+and after each block `report()`. Code that changes it harms its own run and nobody else.
 
 What leaves the session goes through tools that the caller of the execution answers (`caller_tools`):
 
-    llm_query(prompt, model)          -> text           rlm_query(prompt, model)          -> text
-    llm_query_batched(prompts, model) -> list of text   rlm_query_batched(prompts, model) -> list of text
-    rlm_part(key, text)               -> null: one more piece of a long text
-    rlm_tool(name, args, kwargs)      -> any: a function of the caller's own
-    rlm_report(...)                   -> null: what report() has found
+    rlm.llm_query(prompt, model)          -> text           rlm.rlm_query(prompt, model)          -> text
+    rlm.llm_query_batched(prompts, model) -> list of text   rlm.rlm_query_batched(prompts, model) -> list of text
+    rlm.part(key, text)                   -> null: one more piece of a long text
+    rlm.tool(name, args, kwargs)          -> any: a function of the caller's own
+    rlm.report(final, variables)          -> null: what report() has found
 
-A text is itself, or {"key": k} when it was sent in pieces under that key before; keys are used once. A batch is one call.
+A text is itself, or {"key": k} when it was sent in pieces under that key before; each key is used once.
 """
+
+import json
+
+PART = 1 << 20         # characters of one piece
+INLINE = 2 << 20       # characters of all texts of one call that are not sent in pieces
+VARIABLES_MAX = 100    # names in a report
+SIMPLE = (str, int, float, bool, list, dict, tuple, set, bytes, type(None))
+
+_space = {}            # the globals of the session's code
+_kept = {}             # names that are put back after each block
+_final = None          # (text,) once FINAL() or FINAL_VAR() was called
+_parts = 0
+
+
+def _tool(name):
+    import builtins
+    return builtins.tools['rlm.' + name]
+
+
+def _text(value):
+    """What has half of a surrogate pair in it is no text outside."""
+    if not isinstance(value, str):
+        try:
+            value = json.dumps(value, ensure_ascii=False)
+        except (TypeError, ValueError):
+            value = str(value)
+    return value.encode('utf-8', 'replace').decode()
+
+
+def _send(text):
+    """A long text goes in pieces; the key under which they are."""
+    global _parts
+    _parts += 1
+    key = f'p{_parts}'
+    for start in range(0, len(text), PART):
+        _tool('part').run(key=key, text=text[start:start + PART])
+    return {'key': key}
+
+
+def _wire(texts):
+    """The texts, those that find no room in one call replaced by keys."""
+    room, sent = INLINE, []
+    for text in texts:
+        short = len(text) <= min(room, PART)
+        room -= len(text) if short else 0
+        sent.append(text if short else _send(text))
+    return sent
+
+
+def _query(name):
+    def query(prompt, model=None):
+        try:
+            return _tool(name).run(prompt=_wire([_text(prompt)])[0], model=model)
+        except Exception as error:
+            return f'Error: {error}'
+    query.__name__ = query.__qualname__ = name
+    return query
+
+
+def _batch(name):
+    def query(prompts, model=None):
+        prompts = [_text(prompt) for prompt in prompts]
+        if not prompts:
+            return []
+        try:
+            return _tool(name).run(prompts=_wire(prompts), model=model)
+        except Exception as error:
+            return [f'Error: {error}'] * len(prompts)
+    query.__name__ = query.__qualname__ = name
+    return query
+
+
+def _custom(name):
+    def call(*args, **kwargs):
+        return _tool('tool').run(name=name, args=list(args), kwargs=kwargs)
+    call.__name__ = call.__qualname__ = name
+    return call
+
+
+def _variables():
+    hidden = _kept.keys() | {'answer'}
+    return {name: type(value).__name__ for name, value in list(_space.items())
+            if not name.startswith('_') and name not in hidden and isinstance(value, SIMPLE)}
+
+
+def SHOW_VARS():
+    """The variables that there are, with their types."""
+    found = {name: type(_space[name]).__name__ for name in _kept if name.startswith(('context', 'history'))} | _variables()
+    return 'Variables: ' + (', '.join(f'{name} ({kind})' for name, kind in found.items()) or 'none')
+
+
+def FINAL(value=''):
+    """Ends the run with this answer, after the running block."""
+    global _final
+    _final = (_text(value),)
+
+
+def FINAL_VAR(name):
+    """Ends the run with the value of a variable. Takes its name, or the value itself."""
+    if isinstance(name, str) and name.strip('\'" \n') in _space:
+        return FINAL(_space[name.strip('\'" \n')])
+    if isinstance(name, str) and name.isidentifier():
+        print(f'Error: FINAL_VAR: there is no variable {name!r}. {SHOW_VARS()}')
+        return None
+    return FINAL(name)
+
+
+def install(space, contexts=1, histories=0, custom=()):
+    """Puts the names into `space`. Its context_0 ... and history_0 ... are there already; `custom` are names of functions
+    that the caller of the execution answers."""
+    global _space, _final
+    _space, _final = space, None
+    _kept.clear()
+    _kept.update({name: _query(name) for name in ('llm_query', 'rlm_query')})
+    _kept.update({name: _batch(name) for name in ('llm_query_batched', 'rlm_query_batched')})
+    _kept.update({'SHOW_VARS': SHOW_VARS, 'FINAL': FINAL, 'FINAL_VAR': FINAL_VAR})
+    _kept.update({name: _custom(name) for name in custom})
+    for label, count in (('context', contexts), ('history', histories)):
+        _kept.update({f'{label}_{index}': space[f'{label}_{index}'] for index in range(count)})
+        if count:
+            _kept[label] = space[f'{label}_0']
+    space.update(_kept)
+    space['answer'] = {'content': '', 'ready': False}
+
+
+def keep(name):
+    """A variable of the caller's has a new value: it is the one that is put back from now on."""
+    _kept[name] = _space[name]
+
+
+def report():
+    """Tells the caller whether there is an answer and which variables there are, and puts the names back."""
+    global _final
+    answer = _space.get('answer')
+    if _final is None and isinstance(answer, dict) and answer.get('ready'):
+        _final = (_text(answer.get('content', '')),)
+    found, _final = _final, None
+    _space.update(_kept)
+    if not isinstance(answer, dict) or found:
+        _space['answer'] = {'content': '', 'ready': False}
+    names = dict(list(_variables().items())[:VARIABLES_MAX])
+    _tool('report').run(final=_wire(found)[0] if found else None, variables=names)
