@@ -13,6 +13,8 @@
 
 #include "session/session.h"
 
+#define CM_CALLER_TOOLS_MAX 64
+
 struct cm_conf;
 struct cm_executor;
 struct cm_key; /* access/access.h */
@@ -33,13 +35,21 @@ struct cm_run_request {
     struct cm_exec_request exec; /* but for `tools`, which the executor fills in */
     const char *available_tools; /* a checked JSON array of strings; NULL or an empty one: all that the service lists */
     size_t available_tools_len;
+    /* Tools that the caller answers himself: a checked JSON array of up to CM_CALLER_TOOLS_MAX names, or NULL. Their calls go
+     * to ops->call of cm_executor_run(). They are there whatever available_tools says and without any tool service, and
+     * hide the service's of the same name. */
+    const char *caller_tools;
+    size_t caller_tools_len;
+    bool streamed; /* or with caller_tools: the run is not remembered, and ends with its client */
     const char *idempotency_key; /* as the client sent it, or NULL */
     bool correlation_is_clients; /* exec.correlation_id was chosen by the client */
     const struct cm_key *key; /* who asks; NULL where no key is needed */
 };
 
-/* As cm_sessions_execute(); ops->call and ops->call_gone are the executor's and must be NULL. Tools that
- * `available_tools` names and the service does not list, or a service that cannot be reached when some are named, end the
+/* As cm_sessions_execute(). ops->call and ops->call_gone, NULL without caller_tools, are of calls of exactly those tools;
+ * they are answered by cm_call_answer() or cm_call_fail(), and cm_call_set_user() is the face's. When cm_run_abandon()
+ * returns, the calls that were not answered are dead; call_gone is not called for them. CM_ERR_BAD_FIELD for
+ * caller_tools that are not good. Tools that `available_tools` names and the service does not list, or a service that cannot be reached when some are named, end the
  * run at once: success false, error type "RuntimeError", with a text that says what to look at. */
 int cm_executor_run(struct cm_executor *x, const struct cm_run_request *req, const struct cm_exec_ops *ops, void *arg,
                     struct cm_run **ret, struct cm_err *err);

@@ -142,6 +142,33 @@ void cm_call_fail(struct cm_call *call, enum cm_call_failure why, const char *te
 void cm_call_set_user(struct cm_call *call, void *user);
 void *cm_call_user(const struct cm_call *call);
 
+/* A variable whose value comes as a file. */
+enum cm_put_kind {
+    CM_PUT_TEXT, /* a str; the file is UTF-8 */
+    CM_PUT_JSON, /* what json.loads() makes of it */
+    CM_PUT_BYTES,
+};
+
+#define CM_PUT_NAME_MAX 256 /* bytes */
+#define CM_PUT_MAX      (1u << 30)
+
+struct cm_put_request {
+    const char *name; /* UTF-8, an identifier; copied */
+    size_t name_len;
+    enum cm_put_kind kind;
+    int fd; /* a file in memory that nobody changes any more; taken in any case, also by a refusal */
+    uint64_t length; /* bytes of it from its start, whatever its offset is; up to CM_PUT_MAX */
+    const struct cm_limits *caps; /* as of an execution */
+    const char *correlation_id;
+};
+
+/* Pointers live until `done` returns. */
+struct cm_put_result {
+    const char *type; /* of the value: "str", "dict", ...; UTF-8 with a final NUL */
+    uint64_t length; /* its len() */
+    bool has_length; /* it has one: a JSON number has none */
+};
+
 struct cm_session_info {
     char id[CM_SESSION_ID_MAX];
     const char *owner; /* name of whom it was made for; "" for nobody in particular */
@@ -193,6 +220,16 @@ int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_e
 /* The client is gone: drops the execution from the queue or interrupts it. `done` is not called any more. */
 void cm_exec_abandon(struct cm_exec *exec);
 const char *cm_exec_id(const struct cm_exec *exec);
+
+/* Makes the file a variable of the session, in its turn like an execution, and like one it can be interrupted, abandoned
+ * (cm_exec_abandon()) and rolled back. It may take the session's timeout and a second more for each 8 MiB. `done` comes
+ * exactly once unless it was abandoned; `res` is NULL when the session is as it was before, and `err` says why:
+ * CM_ERR_BAD_FIELD (the name is no identifier; the text is no UTF-8, with the offset; it is no JSON), CM_ERR_NO_ROOM (the
+ * session's memory), CM_ERR_TIMED_OUT, CM_ERR_CANCELLED (interrupted), CM_ERR_REVERTED (its process died, and another one goes
+ * on), or what is said of a session that is gone. */
+int cm_sessions_put(struct cm_sessions *m, const char *id, const struct cm_put_request *req,
+                    void (*done)(void *arg, const struct cm_put_result *res, const struct cm_err *err), void *arg,
+                    struct cm_exec **ret_exec, struct cm_err *err);
 
 struct cm_output_info {
     uint64_t printed, stored; /* bytes that there were, bytes that are kept: the first of them */
