@@ -22,13 +22,17 @@ def calls(file, macro):
         yield [strings.pop(0) if part.strip() == "\0" else part.strip() for part in plain.split(",")]
 
 
-def settings():
-    reloads = {field for (field,) in calls("config_names.def", "CM_CONFIG_RELOAD")}
+def settings(table="config"):
+    reloads = {field for (field,) in calls(f"{table}_names.def", "CM_CONFIG_RELOAD")}
     yield "| setting | variable | flag | default | SIGHUP | meaning |"
     yield "| --- | --- | --- | --- | --- | --- |"
-    for field, kind, env, flag, _, _, default, unit, text in calls("config.def", "CM_CONFIG"):
-        value = f"`{default}`" + (f" {unit}" if unit == "seconds" else "") if default else "none"
+    for field, kind, env, flag, _, _, default, unit, text in calls(f"{table}.def", "CM_CONFIG"):
+        value = f"`{default}`" + (f" {unit}" if unit in ("seconds", "USD") else "") if default else "none"
         yield f"| `{field}` | `{env}` | `{flag}` | {value} | {'yes' if field in reloads else ''} | {text} |"
+
+
+def settings_rlm():
+    return settings("rlm_config")
 
 
 def aliases():
@@ -72,6 +76,20 @@ def keys_client():
     return keys("CLIENT")
 
 
+def keys_rlm():
+    return keys("RLM")
+
+
+def metrics_rlm():
+    rows = {row[0]: row for table in ("metrics.def", "rlm_metrics.def") for row in calls(table, "CM_METRIC")}
+    own = [row[0] for row in calls("rlm_metrics.def", "CM_METRIC")] + [name for (name,) in calls("rlm_metrics.def", "CM_METRIC_SHARED")]
+    yield "| metric | type | label | what it counts |"
+    yield "| --- | --- | --- | --- |"
+    for id_ in own:
+        _, type_, name, label, _, text = rows[id_]
+        yield f"| `{name}` | {'counter' if type_ == 'MICROS' else type_.lower()} | {'' if label == 'NULL' else f'`{label}`'} | {text} |"
+
+
 def errors():
     yield "| status | `code` | what to do |"
     yield "| --- | --- | --- |"
@@ -94,7 +112,8 @@ def limits():
 PAGES = {
     "README.md": (errors,),
     "docs/limits.md": (limits,),
-    "docs/configuration.md": (keys_unified, keys_sidecar, keys_client, settings, aliases),
+    "docs/configuration.md": (keys_unified, keys_sidecar, keys_client, settings, aliases, keys_rlm, settings_rlm),
+    "docs/rlm-api.md": (metrics_rlm,),
 }
 
 

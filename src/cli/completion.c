@@ -5,7 +5,8 @@
 
 #include "cli/cli.h"
 #include "cli/verbs.h"
-#include "conf/rows.h"
+#include "conf/conf.h"
+#include "conf/schema.h"
 
 #define FIRST_MAX 64
 
@@ -63,7 +64,7 @@ static void put_flags(const struct cm_verb *v)
         if (is_own(f, v))
             printf("%s%s %s", *f->letter ? " -" : "", f->letter, f->name);
     for (size_t i = 0; v->settings && i < CM_CONF_ROWS; i++)
-        printf(" %s", cm_rows[i].flag);
+        printf(" %s", cm_conf_schema.rows[i].flag);
     printf("%s\"", v->settings ? " -c --config" : "");
     if (strchr(v->operands, '|') && !strchr(v->operands, '-')) {
         printf(" operands=\"");
@@ -111,7 +112,7 @@ static void put_values(const struct cm_verb *v)
         return;
     put_value(v->words, "c", "--config", "FILE");
     for (size_t i = 0; i < CM_CONF_ROWS; i++)
-        put_value(v->words, "", cm_rows[i].flag, value_of(&cm_rows[i]));
+        put_value(v->words, "", cm_conf_schema.rows[i].flag, value_of(&cm_conf_schema.rows[i]));
 }
 
 static void put_script(void)

@@ -70,7 +70,7 @@ static int read_config(struct plan *p)
     struct cm_report report;
     const char *path = cm_args_text(p->args, "--config");
 
-    for (int kind = CM_FILE_SIDECAR; !path && kind < CM_FILE_ANY; kind++)
+    for (int kind = CM_FILE_SIDECAR; !path && kind < CM_FILE_RLM; kind++)
         if (kind != CM_FILE_CLIENT && access(cm_conf_file_kind_file((enum cm_file_kind)kind), F_OK) == 0)
             path = cm_conf_file_kind_file((enum cm_file_kind)kind);
     if (!path)

@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/words.h"
+#include "conf/conf.h"
 #include "conf/files.h"
 #include "conf/tree.h"
 
@@ -11,9 +12,15 @@
 
 struct apply {
     const struct cm_conf_file *file;
-    struct cm_conf *conf;
+    const struct cm_schema *schema;
+    void *conf;
     struct cm_report *report;
 };
+
+static struct cm_conf_origin *origin(const struct apply *a, const struct cm_row *row)
+{
+    return &cm_schema_source(a->schema, a->conf)->origins[row - a->schema->rows];
+}
 
 /* `n` NULL: the default of the kind of file. `name` is static. */
 static void set(const struct apply *a, const struct cm_row *row, const char *name, const struct cm_yaml *n,
@@ -25,14 +32,14 @@ static void set(const struct apply *a, const struct cm_row *row, const char *nam
         cm_report_error(a->report, n ? n->line : 0, n ? n->col : 0, "%s", err.text);
         return;
     }
-    a->conf->origins[row - cm_rows] =
+    *origin(a, row) =
         (struct cm_conf_origin){.from = n ? CM_CONF_FILE : CM_CONF_FILE_DEFAULT, .name = name, .line = n ? n->line : 0};
 }
 
 static void set_field(const struct apply *a, const char *field, const char *name, const struct cm_yaml *n,
                       const char *text)
 {
-    const struct cm_row *row = cm_row_by_field(field, strlen(field));
+    const struct cm_row *row = cm_row_by_field(a->schema, field, strlen(field));
 
     if (row)
         set(a, row, name, n, text);
@@ -59,7 +66,7 @@ static void set_key(const struct apply *a, const struct cm_file_key *key, const 
     const char *text = key->type == CM_KEY_LIST ? join(a, key, n, &space) : n ? n->text : key->def;
 
     for (const char *at = key->fields; *at; at += strcspn(at, ","), at += *at == ',') {
-        const struct cm_row *row = cm_row_by_field(at, strcspn(at, ","));
+        const struct cm_row *row = cm_row_by_field(a->schema, at, strcspn(at, ","));
         if (row && (n || *text)) /* an empty default changes nothing */
             set(a, row, key->path, n, text);
     }
@@ -68,17 +75,17 @@ static void set_key(const struct apply *a, const struct cm_file_key *key, const 
 
 static bool is_set_by_key(const struct apply *a, const struct cm_row *row)
 {
-    return a->conf->origins[row - cm_rows].from == CM_CONF_FILE;
+    return origin(a, row)->from == CM_CONF_FILE;
 }
 
 /* `settings`: any row by its field. */
 static void set_settings(const struct apply *a, const struct cm_yaml *map)
 {
     for (const struct cm_yaml *n = map->first; n; n = n->next) {
-        const struct cm_row *row = cm_row_by_field(n->key, strlen(n->key));
-        const char *known[CM_CONF_ROWS + 1] = {0};
-        for (size_t i = 0; !row && i < CM_CONF_ROWS; i++)
-            known[i] = cm_rows[i].field;
+        const struct cm_row *row = cm_row_by_field(a->schema, n->key, strlen(n->key));
+        const char *known[CM_CONF_ROWS_MAX + 1] = {0};
+        for (size_t i = 0; !row && i < a->schema->count; i++)
+            known[i] = a->schema->rows[i].field;
         const char *near = row ? NULL : cm_word_nearest(n->key, known);
         if (!row)
             cm_report_error(a->report, n->key_line, n->key_col, "settings.%.100s: unknown setting%s%s%s", n->key,
@@ -87,7 +94,7 @@ static void set_settings(const struct apply *a, const struct cm_yaml *map)
             cm_report_error(a->report, n->line, n->col, "settings.%s: wants %s", row->field, cm_row_wants(row->type));
         else if (is_set_by_key(a, row))
             cm_report_error(a->report, n->key_line, n->key_col, "settings.%s: %s has set it in line %u", row->field,
-                            a->conf->origins[row - cm_rows].name, a->conf->origins[row - cm_rows].line);
+                            origin(a, row)->name, origin(a, row)->line);
         else if (!n->bad)
             set(a, row, row->field, n, n->text);
     }
@@ -106,14 +113,15 @@ static const struct cm_yaml *member(const struct cm_yaml *map, const char *key)
 static void set_config(const struct apply *a, const struct cm_yaml *map)
 {
     const struct cm_yaml *target = member(map, "tool_service_grpc");
-    const struct cm_row *row = cm_row_by_field("main_app_target", strlen("main_app_target"));
+    const struct cm_row *row = cm_row_by_field(a->schema, "main_app_target", strlen("main_app_target"));
+    struct cm_conf *conf = a->conf; /* the one kind of file that has this key is the server's */
     struct cm_buf json;
 
     cm_buf_init(&json, CM_CONF_JSON_MAX - 1);
     if (map->first && cm_yaml_json(map, &json) < 0)
         cm_report_error(a->report, map->line, map->col, "config: longer than %u bytes as JSON", CM_CONF_JSON_MAX - 1);
     else
-        memcpy(a->conf->config_json, cm_buf_data(&json), json.len + 1);
+        memcpy(conf->config_json, cm_buf_data(&json), json.len + 1);
     cm_buf_done(&json);
     if (!target || !row || cm_yaml_is_null(target))
         return;
@@ -142,7 +150,7 @@ static void set_port(const struct apply *a)
             continue;
         snprintf(port, sizeof port, "%.*s", (int)digits, url + len);
         set_field(a, "port", "executor.url", cm_conf_file_given(a->file, "executor.url"), port);
-        a->conf->origins[CM_CONF_ROW_port].from = CM_CONF_FILE_DEFAULT; /* `settings` may say another one */
+        origin(a, &a->schema->rows[CM_CONF_ROW_port])->from = CM_CONF_FILE_DEFAULT; /* `settings` may say another one */
         return;
     }
 }
@@ -160,9 +168,9 @@ static void set_whole_key(const struct apply *a, size_t i)
         set_settings(a, n);
 }
 
-int cm_conf_file_apply(const struct cm_conf_file *file, struct cm_conf *conf, struct cm_report *report)
+int cm_conf_file_apply(const struct cm_conf_file *file, void *conf, struct cm_report *report)
 {
-    const struct apply a = {file, conf, report};
+    const struct apply a = {file, cm_conf_file_schema(file->kind), conf, report};
 
     if (file->kind == CM_FILE_UNIFIED)
         set_port(&a);

@@ -9,25 +9,7 @@
 
 #include "base/err.h"
 #include "base/limits.h"
-
-#define CM_CONF_TEXT_MAX 1024
-
-#define CM_PORTS_MAX 4
-
-/* Different ones, at least one. */
-struct cm_ports {
-    unsigned count, at[CM_PORTS_MAX]; /* the rest is 0 */
-};
-
-#define CM_CONF_FIELD_TEXT(name)    char name[CM_CONF_TEXT_MAX]
-#define CM_CONF_FIELD_SECRET(name)  char name[CM_CONF_TEXT_MAX] /* never printed or logged */
-#define CM_CONF_FIELD_PATH(name)    char name[CM_CONF_TEXT_MAX]
-#define CM_CONF_FIELD_UINT(name)    unsigned name
-#define CM_CONF_FIELD_BYTES(name)   uint64_t name
-#define CM_CONF_FIELD_SECONDS(name) double name
-#define CM_CONF_FIELD_LEVEL(name)   unsigned name /* 0 DEBUG, 1 INFO, 2 WARNING, 3 ERROR */
-#define CM_CONF_FIELD_BOOL(name)    bool name
-#define CM_CONF_FIELD_PORTS(name)   struct cm_ports name
+#include "conf/fields.h"
 
 enum {
 #define CM_CONFIG(field, type, env, flag, min, max, def, unit, help) CM_CONF_ROW_##field,
@@ -36,22 +18,7 @@ enum {
     CM_CONF_ROWS /* how many settings there are */
 };
 
-enum cm_conf_from {
-    CM_CONF_DEFAULT,
-    CM_CONF_FILE_DEFAULT, /* of the kind of file that is in use */
-    CM_CONF_FILE,
-    CM_CONF_ENVIRONMENT,
-    CM_CONF_FLAG
-};
-/* Where the value of a setting comes from. */
-struct cm_conf_origin {
-    enum cm_conf_from from;
-    const char *name; /* of the key, the variable or the flag; static */
-    unsigned line;    /* of the file, or 0 */
-};
-
-#define CM_CONF_JSON_MAX     (64u << 10)
-#define CM_CONF_WARNINGS_MAX (4u << 10)
+#define CM_CONF_JSON_MAX (64u << 10)
 
 struct cm_conf {
 #define CM_CONFIG(field, type, env, flag, min, max, def, unit, help) CM_CONF_FIELD_##type(field);
@@ -59,11 +26,7 @@ struct cm_conf {
 #undef CM_CONFIG
     char config_json
         [CM_CONF_JSON_MAX]; /* `config` of executions that bring none: a JSON object; "" when there is none */
-    char file[CM_CONF_TEXT_MAX]; /* the configuration file in use, or "" */
-    char warnings[CM_CONF_WARNINGS_MAX]; /* one per line, for the log */
-    struct cm_conf_origin origins[CM_CONF_ROWS];
-    int argc; /* what it was loaded with, for cm_conf_reload(); the caller's */
-    char *const *argv;
+    struct cm_conf_source source;
 };
 
 /* Defaults only. Fails when a default cannot be resolved, e.g. a path too long. */
@@ -80,7 +43,6 @@ int cm_conf_check(const struct cm_conf *conf, struct cm_err *err);
 /* Loads again from where `conf` came from. Settings that SIGHUP can change are taken over where they differ; *ret_changed
  * and *ret_kept (of CM_CONF_NAMES_MAX bytes each) name, separated by commas, what was changed and what would need a
  * restart. On failure nothing is changed. */
-#define CM_CONF_NAMES_MAX 1024
 int cm_conf_reload(struct cm_conf *conf, char *ret_changed, char *ret_kept, struct cm_err *err);
 /* Every setting with its value and where it comes from; secrets as ***. */
 void cm_conf_show(const struct cm_conf *conf, FILE *out);

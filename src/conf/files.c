@@ -38,7 +38,7 @@ static enum cm_file_kind guess_kind(const struct cm_yaml *root, const char *name
                                                       : CM_FILE_UNIFIED;
     unsigned most = 0;
 
-    for (int kind = -1; kind < CM_FILE_ANY; kind++) { /* -1: the one of its name first, so that it wins a tie */
+    for (int kind = -1; kind < CM_FILE_RLM; kind++) { /* -1: the one of its name first, so that it wins a tie */
         enum cm_file_kind candidate = kind < 0 ? best : (enum cm_file_kind)kind;
         unsigned known = 0;
         for (const struct cm_yaml *n = root->first; n; n = n->next)
@@ -120,7 +120,7 @@ static void check_list(struct cm_report *r, const struct cm_file_key *key, const
 static bool is_served(const struct cm_file_key *key)
 {
     for (const char *at = key->fields; *at; at += strcspn(at, ","), at += *at == ',')
-        if (!cm_row_by_field(at, strcspn(at, ",")))
+        if (!cm_row_by_field(cm_conf_file_schema(key->kind), at, strcspn(at, ",")))
             return false;
     return true;
 }
@@ -320,7 +320,7 @@ static void check_rules(const struct cm_conf_file *f, struct cm_report *r)
     } else if (f->kind == CM_FILE_UNIFIED) {
         check_server_tls(f, r, "grpc.tls.cert_file", "grpc.tls.key_file");
         need_both(f, r, "grpc.tls.client_cert_file", "grpc.tls.client_key_file");
-    } else {
+    } else if (f->kind == CM_FILE_CLIENT) {
         need_both(f, r, "tls.client_cert_file", "tls.client_key_file");
         const struct cm_yaml *n = cm_conf_file_given(f, "retry.backoff_base_ms");
         if (n && cm_conf_parse_uint(n->text, &base) &&

@@ -5,13 +5,14 @@
 
 #include <stdio.h>
 
-#include "conf/conf.h"
 #include "conf/report.h"
 #include "conf/rows.h"
+#include "conf/schema.h"
 
 struct cm_yaml;
 
-enum cm_file_kind { CM_FILE_SIDECAR, CM_FILE_CLIENT, CM_FILE_UNIFIED, CM_FILE_ANY };
+/* The first ones are codemode's; the program rlm asks for its own one. */
+enum cm_file_kind { CM_FILE_SIDECAR, CM_FILE_CLIENT, CM_FILE_UNIFIED, CM_FILE_RLM, CM_FILE_ANY };
 
 enum cm_key_type {
     CM_KEY_ROW, /* the type of its row */
@@ -55,7 +56,7 @@ struct cm_conf_file {
     const struct cm_yaml *given[CM_FILE_KEYS]; /* NULL where the file does not say */
 };
 
-/* Reads and checks. CM_FILE_ANY: its keys tell its kind. 0, or CM_ERR_CONFIG with the problems in the report; in either
+/* Reads and checks. CM_FILE_ANY: its keys tell which one of codemode's it is. 0, or CM_ERR_CONFIG with the problems in the report; in either
  * case for cm_conf_file_done(). The name for the report's lines is the report's. */
 int cm_conf_file_read(const char *path, enum cm_file_kind kind, struct cm_conf_file *ret, struct cm_report *report);
 /* The same for a text in memory. */
@@ -68,12 +69,17 @@ const char *cm_conf_file_text(const struct cm_conf_file *file, const char *path)
 const struct cm_yaml *cm_conf_file_given(const struct cm_conf_file *file, const char *path);
 /* HOST:PORT. */
 bool cm_conf_file_is_target(const char *text);
-/* Sets what a good file sets, with the defaults of its kind. CM_ERR_CONFIG when the report has got problems. */
-int cm_conf_file_apply(const struct cm_conf_file *file, struct cm_conf *conf, struct cm_report *report);
+/* Sets what a good file sets, with the defaults of its kind, in a struct of cm_conf_file_schema(). CM_ERR_CONFIG when the
+ * report has got problems. */
+int cm_conf_file_apply(const struct cm_conf_file *file, void *conf, struct cm_report *report);
+/* Whose settings such a file sets. */
+const struct cm_schema *cm_conf_file_schema(enum cm_file_kind kind);
+/* "clients of the executor", ... */
+const char *cm_conf_file_kind_owner(enum cm_file_kind kind);
 
 /* "sidecar", ... */
 const char *cm_conf_file_kind_name(enum cm_file_kind kind);
-/* CM_FILE_ANY for a word that is none. */
+/* One of codemode's; CM_FILE_ANY for a word that is none. */
 enum cm_file_kind cm_conf_file_kind_of(const char *word);
 /* "codemode-sidecar.yaml", ... */
 const char *cm_conf_file_kind_file(enum cm_file_kind kind);

@@ -31,12 +31,23 @@ const struct cm_file_key cm_file_keys[CM_FILE_KEYS] = {
 };
 
 static const struct {
-    const char *name, *file;
+    const char *name, *file, *owner;
 } kinds[] = {
-    [CM_FILE_SIDECAR] = {"sidecar", "codemode-sidecar.yaml"},
-    [CM_FILE_CLIENT] = {"client", "codemode-client.yaml"},
-    [CM_FILE_UNIFIED] = {"unified", "codemode.yaml"},
+    [CM_FILE_SIDECAR] = {"sidecar", "codemode-sidecar.yaml", "the executor"},
+    [CM_FILE_CLIENT] = {"client", "codemode-client.yaml", "clients of the executor"},
+    [CM_FILE_UNIFIED] = {"unified", "codemode.yaml", "the executor"},
+    [CM_FILE_RLM] = {"rlm", "rlm.yaml", "the RLM service"},
 };
+
+const char *cm_conf_file_kind_owner(enum cm_file_kind kind)
+{
+    return kinds[kind].owner;
+}
+
+const struct cm_schema *cm_conf_file_schema(enum cm_file_kind kind)
+{
+    return kind == CM_FILE_RLM ? &cm_rlm_schema : &cm_conf_schema;
+}
 
 const char *cm_conf_file_kind_name(enum cm_file_kind kind)
 {
@@ -52,9 +63,9 @@ enum cm_file_kind cm_conf_file_kind_of(const char *word)
 {
     int kind = 0;
 
-    while (kind < CM_FILE_ANY && strcmp(kinds[kind].name, word) != 0)
+    while (kind < CM_FILE_RLM && strcmp(kinds[kind].name, word) != 0)
         kind++;
-    return (enum cm_file_kind)kind;
+    return kind < CM_FILE_RLM ? (enum cm_file_kind)kind : CM_FILE_ANY;
 }
 
 /* print-defaults */

@@ -4,14 +4,8 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "conf/schema.h"
 #include "conf/value.h"
-
-const struct cm_row cm_rows[CM_CONF_ROWS] = {
-#define CM_CONFIG(field, type, env, flag, min, max, def, unit, help)                                                   \
-    {#field, env, flag, CM_ROW_##type, offsetof(struct cm_conf, field), min, max, def, unit, help},
-#include "config.def"
-#undef CM_CONFIG
-};
 
 const char *cm_row_wants(enum cm_row_type type)
 {
@@ -22,6 +16,7 @@ const char *cm_row_wants(enum cm_row_type type)
         [CM_ROW_UINT] = "a whole number",
         [CM_ROW_BYTES] = "a size such as 512Mi",
         [CM_ROW_SECONDS] = "a time such as 30 or 250ms",
+        [CM_ROW_NUMBER] = "a number such as 2.5",
         [CM_ROW_LEVEL] = "DEBUG, INFO, WARNING or ERROR",
         [CM_ROW_BOOL] = "true or false",
         [CM_ROW_PORTS] = "a port, or up to four separated by commas,",
@@ -61,6 +56,8 @@ static bool parse(enum cm_row_type type, const char *text, double *ret)
         return cm_conf_parse_uint(text, ret);
     case CM_ROW_BYTES:
         return cm_conf_parse_bytes(text, ret);
+    case CM_ROW_NUMBER:
+        return cm_conf_parse_number(text, ret);
     case CM_ROW_LEVEL:
         return cm_conf_parse_level(text, ret);
     case CM_ROW_BOOL:
@@ -82,7 +79,7 @@ static bool text_fits(const struct cm_row *row, const char *text)
 
 static void set_number(const struct cm_row *row, void *field, double value)
 {
-    if (row->type == CM_ROW_SECONDS)
+    if (row->type == CM_ROW_SECONDS || row->type == CM_ROW_NUMBER)
         *(double *)field = value;
     else if (row->type == CM_ROW_BYTES)
         *(uint64_t *)field = (uint64_t)value;
@@ -139,7 +136,7 @@ int cm_row_check(const struct cm_row *row, const char *source, const char *text,
     return ok ? 0 : bad_value(row, source, text, err);
 }
 
-int cm_row_set(const struct cm_row *row, struct cm_conf *conf, const char *source, const char *text, struct cm_err *err)
+int cm_row_set(const struct cm_row *row, void *conf, const char *source, const char *text, struct cm_err *err)
 {
     void *field = (char *)conf + row->offset;
     double value = 0;
@@ -159,19 +156,19 @@ int cm_row_set(const struct cm_row *row, struct cm_conf *conf, const char *sourc
     return 0;
 }
 
-const struct cm_row *cm_row_by_field(const char *field, size_t len)
+const struct cm_row *cm_row_by_field(const struct cm_schema *schema, const char *field, size_t len)
 {
-    for (size_t i = 0; i < CM_CONF_ROWS; i++)
-        if (strlen(cm_rows[i].field) == len && memcmp(cm_rows[i].field, field, len) == 0)
-            return &cm_rows[i];
+    for (size_t i = 0; i < schema->count; i++)
+        if (strlen(schema->rows[i].field) == len && memcmp(schema->rows[i].field, field, len) == 0)
+            return &schema->rows[i];
     return NULL;
 }
 
-const struct cm_row *cm_row_by_flag(const char *flag, size_t len)
+const struct cm_row *cm_row_by_flag(const struct cm_schema *schema, const char *flag, size_t len)
 {
-    for (size_t i = 0; i < CM_CONF_ROWS; i++)
-        if (strlen(cm_rows[i].flag) == len && memcmp(cm_rows[i].flag, flag, len) == 0)
-            return &cm_rows[i];
+    for (size_t i = 0; i < schema->count; i++)
+        if (strlen(schema->rows[i].flag) == len && memcmp(schema->rows[i].flag, flag, len) == 0)
+            return &schema->rows[i];
     return NULL;
 }
 
@@ -185,6 +182,7 @@ static size_t size_of(const struct cm_row *row)
     case CM_ROW_BYTES:
         return sizeof(uint64_t);
     case CM_ROW_SECONDS:
+    case CM_ROW_NUMBER:
         return sizeof(double);
     case CM_ROW_BOOL:
         return sizeof(bool);
@@ -195,12 +193,12 @@ static size_t size_of(const struct cm_row *row)
     }
 }
 
-bool cm_row_equal(const struct cm_row *row, const struct cm_conf *a, const struct cm_conf *b)
+bool cm_row_equal(const struct cm_row *row, const void *a, const void *b)
 {
     return memcmp((const char *)a + row->offset, (const char *)b + row->offset, size_of(row)) == 0;
 }
 
-void cm_row_copy(const struct cm_row *row, struct cm_conf *to, const struct cm_conf *from)
+void cm_row_copy(const struct cm_row *row, void *to, const void *from)
 {
     memcpy((char *)to + row->offset, (const char *)from + row->offset, size_of(row));
 }
@@ -226,7 +224,7 @@ static int print_ports(const struct cm_ports *ports, struct cm_buf *to)
     return rc;
 }
 
-int cm_row_print(const struct cm_row *row, const struct cm_conf *conf, struct cm_buf *to)
+int cm_row_print(const struct cm_row *row, const void *conf, struct cm_buf *to)
 {
     static const char *const levels[] = {"DEBUG", "INFO", "WARNING", "ERROR"};
     const void *field = (const char *)conf + row->offset;
@@ -242,6 +240,7 @@ int cm_row_print(const struct cm_row *row, const struct cm_conf *conf, struct cm
     case CM_ROW_BYTES:
         return print_bytes(*(const uint64_t *)field, to);
     case CM_ROW_SECONDS:
+    case CM_ROW_NUMBER:
         return cm_buf_printf(to, "%.12g", *(const double *)field);
     case CM_ROW_LEVEL:
         return cm_buf_puts(to, levels[*(const unsigned *)field & 3]);
@@ -251,19 +250,4 @@ int cm_row_print(const struct cm_row *row, const struct cm_conf *conf, struct cm
         return print_ports(field, to);
     }
     return 0;
-}
-
-bool cm_row_reloads(const struct cm_row *row)
-{
-    static const bool reloads[CM_CONF_ROWS] = {
-#define CM_CONFIG_ALIAS(env, field)
-#define CM_CONFIG_REFUSED(env, type, only, reason)
-#define CM_CONFIG_RELOAD(field) [CM_CONF_ROW_##field] = true,
-#include "config_names.def"
-#undef CM_CONFIG_ALIAS
-#undef CM_CONFIG_REFUSED
-#undef CM_CONFIG_RELOAD
-    };
-
-    return reloads[row - cm_rows];
 }

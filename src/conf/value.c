@@ -69,6 +69,13 @@ bool cm_conf_parse_seconds(const char *text, double *ret)
     return scan_unit(text, true, time_units, ret);
 }
 
+bool cm_conf_parse_number(const char *text, double *ret)
+{
+    static const struct unit none[] = {{"", 1}, {NULL, 0}};
+
+    return scan_unit(text, true, none, ret);
+}
+
 bool cm_conf_parse_level(const char *text, double *ret)
 {
     static const struct unit levels[] = {{"DEBUG", 0}, {"INFO", 1},  {"WARNING", 2},

@@ -7,7 +7,7 @@
 
 #include "base/cleanup.h"
 
-enum type { COUNTER, GAUGE, HISTOGRAM };
+enum type { COUNTER, GAUGE, HISTOGRAM, MICROS };
 
 #define LABELS_MAX 20
 #define INFO_MAX   8
@@ -23,6 +23,10 @@ static const char *const call_labels[] = {CM_LABELS_CALL(CM_V) NULL};
 static const char *const grpc_labels[] = {CM_LABELS_GRPC(CM_V) NULL};
 static const char *const handshake_labels[] = {CM_LABELS_HANDSHAKE(CM_V) NULL};
 static const char *const layer_labels[] = {CM_LABELS_LAYER(CM_V) NULL};
+static const char *const run_labels[] = {CM_LABELS_RUN(CM_V) NULL};
+static const char *const subcall_labels[] = {CM_LABELS_SUBCALL(CM_V) NULL};
+static const char *const model_labels[] = {CM_LABELS_MODEL(CM_V) NULL};
+static const char *const tokens_labels[] = {CM_LABELS_TOKENS(CM_V) NULL};
 #undef CM_V
 
 struct desc {
@@ -42,11 +46,30 @@ struct desc {
 #define LIST_CM_LABELS_GRPC      grpc_labels
 #define LIST_CM_LABELS_HANDSHAKE handshake_labels
 #define LIST_CM_LABELS_LAYER     layer_labels
+#define LIST_CM_LABELS_RUN       run_labels
+#define LIST_CM_LABELS_SUBCALL   subcall_labels
+#define LIST_CM_LABELS_MODEL     model_labels
+#define LIST_CM_LABELS_TOKENS    tokens_labels
 
 static const struct desc table[] = {
 #define CM_METRIC(id, type, name, label, labels, help) {type, name, label, LIST_##labels, help},
+#define CM_METRIC_SHARED(id)
 #include "metrics.def"
+#include "rlm_metrics.def"
 #undef CM_METRIC
+#undef CM_METRIC_SHARED
+};
+
+static const enum cm_metric gateway_set[] = {
+#define CM_METRIC(id, type, name, label, labels, help) CM_M_##id,
+#include "metrics.def"
+};
+
+static const enum cm_metric rlm_set[] = {
+#define CM_METRIC_SHARED(id) CM_M_##id,
+#include "rlm_metrics.def"
+#undef CM_METRIC
+#undef CM_METRIC_SHARED
 };
 
 /* Bucket bounds: microseconds of a warm execution up to minutes of a long one. */
@@ -63,6 +86,8 @@ static const struct {
 #define BUCKETS CM_COUNT_OF(bounds)
 
 struct cm_metrics {
+    const enum cm_metric *set; /* what is shown */
+    size_t set_count;
     union {
         int64_t by_label[LABELS_MAX];
         struct {
@@ -73,9 +98,25 @@ struct cm_metrics {
     unsigned infos;
 };
 
+static struct cm_metrics *new_set(const enum cm_metric *set, size_t count)
+{
+    struct cm_metrics *m = calloc(1, sizeof(struct cm_metrics));
+
+    if (m) {
+        m->set = set;
+        m->set_count = count;
+    }
+    return m;
+}
+
 struct cm_metrics *cm_metrics_new(void)
 {
-    return calloc(1, sizeof(struct cm_metrics));
+    return new_set(gateway_set, CM_COUNT_OF(gateway_set));
+}
+
+struct cm_metrics *cm_metrics_new_rlm(void)
+{
+    return new_set(rlm_set, CM_COUNT_OF(rlm_set));
 }
 
 struct cm_metrics *cm_metrics_free(struct cm_metrics *m)
@@ -144,6 +185,9 @@ static int render_simple(const struct cm_metrics *m, size_t id, struct cm_buf *t
     const int64_t *values = m->values[id].by_label;
     int r = 0;
 
+    if (d->type == MICROS)
+        return cm_buf_printf(to, "%s %lld.%06lld\n", d->name, (long long)values[0] / 1000000,
+                             (long long)values[0] % 1000000);
     if (!d->label)
         return cm_buf_printf(to, "%s %lld\n", d->name, (long long)values[0]);
     for (size_t i = 0; r == 0 && d->labels[i]; i++)
@@ -180,12 +224,13 @@ static int render_info(const struct cm_metrics *m, struct cm_buf *to)
 
 int cm_metrics_render(const struct cm_metrics *m, struct cm_buf *to)
 {
-    static const char *const type_names[] = {"counter", "gauge", "histogram"};
+    static const char *const type_names[] = {"counter", "gauge", "histogram", "counter"};
 
     if (!m)
         return 0;
     int r = render_info(m, to);
-    for (size_t id = 0; r == 0 && id < CM_METRIC_COUNT; id++) {
+    for (size_t i = 0; r == 0 && i < m->set_count; i++) {
+        enum cm_metric id = m->set[i];
         const struct desc *d = &table[id];
         r = cm_buf_printf(to, "# HELP %s %s\n# TYPE %s %s\n", d->name, d->help, d->name, type_names[d->type]);
         if (r == 0)

@@ -136,9 +136,9 @@ static struct cm_sessions_config sessions_config(const struct gateway *g)
 /* Lines of text, one log line each. */
 static void log_warnings(const struct cm_conf *conf)
 {
-    char text[sizeof conf->warnings], *rest = text;
+    char text[sizeof conf->source.warnings], *rest = text;
 
-    snprintf(text, sizeof text, "%s", conf->warnings);
+    snprintf(text, sizeof text, "%s", conf->source.warnings);
     for (char *line; (line = strsep(&rest, "\n"));)
         if (*line)
             cm_log(CM_LOG_WARNING, "setting", CM_LOG_STR("reason", line));
@@ -166,7 +166,7 @@ static void on_hangup(void *arg, int signum)
     cm_secrets_reload(&g->secrets);
     cm_executor_reload(g->executor, g->conf, g->secrets.callback_tls);
     log_warnings(g->conf);
-    cm_log(CM_LOG_INFO, "settings_reloaded", CM_LOG_STR("file", *g->conf->file ? g->conf->file : NULL),
+    cm_log(CM_LOG_INFO, "settings_reloaded", CM_LOG_STR("file", *g->conf->source.file ? g->conf->source.file : NULL),
            CM_LOG_STR("changed", changed), CM_LOG_STR("needs_restart", kept));
 }
 

@@ -5,7 +5,9 @@
 
 #include "base/utf8.h"
 #include "conf/conf.h"
+#include "conf/conf.h"
 #include "conf/files.h"
+#include "conf/rlm.h"
 #include "conf/tree.h"
 #include "wire/json.h"
 
@@ -45,24 +47,28 @@ static void check_json(const struct cm_yaml *root)
 
 static void check_good(const struct cm_conf_file *f, struct cm_report *r)
 {
-    static struct cm_conf conf;
+    static union {
+        struct cm_conf codemode;
+        struct cm_rlm_conf rlm;
+    } conf;
+    const struct cm_schema *s = cm_conf_file_schema(f->kind);
     struct cm_json_value v;
 
-    CHECK(cm_conf_defaults(&conf, NULL) == 0);
+    CHECK(cm_schema_defaults(s, &conf, NULL) == 0);
     int rc = cm_conf_file_apply(f, &conf, r);
     CHECK((rc == 0) == (r->error_count == 0));
     for (size_t i = 0; i < CM_FILE_KEYS; i++)
         CHECK(!f->given[i] || cm_file_keys[i].kind == f->kind);
-    if (rc == 0 && *conf.config_json)
-        CHECK(cm_json_check(conf.config_json, strlen(conf.config_json), &v, NULL) == 0);
-    for (size_t i = 0; rc == 0 && i < CM_CONF_ROWS; i++) { /* what a row prints, it takes */
+    if (rc == 0 && s == &cm_conf_schema && *conf.codemode.config_json)
+        CHECK(cm_json_check(conf.codemode.config_json, strlen(conf.codemode.config_json), &v, NULL) == 0);
+    for (size_t i = 0; rc == 0 && i < s->count; i++) { /* what a row prints, it takes */
         struct cm_buf b;
         struct cm_err err;
-        if (cm_rows[i].type == CM_ROW_SECRET || cm_rows[i].type == CM_ROW_SECONDS)
+        if (s->rows[i].type == CM_ROW_SECRET || s->rows[i].type == CM_ROW_SECONDS)
             continue;
         cm_buf_init(&b, CM_CONF_TEXT_MAX);
-        CHECK(cm_row_print(&cm_rows[i], &conf, &b) == 0);
-        CHECK(cm_row_check(&cm_rows[i], "f", cm_buf_data(&b), &err) == 0);
+        CHECK(cm_row_print(&s->rows[i], &conf, &b) == 0);
+        CHECK(cm_row_check(&s->rows[i], "f", cm_buf_data(&b), &err) == 0);
         cm_buf_done(&b);
     }
 }

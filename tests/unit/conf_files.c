@@ -261,8 +261,8 @@ static void a_file_has_defaults_of_its_own(void **state)
     assert_string_equal(c.host, "0.0.0.0");
     assert_int_equal(c.max_code_length, 10000);
     assert_true(c.execution_timeout == 30);
-    assert_int_equal(c.origins[CM_CONF_ROW_host].from, CM_CONF_FILE_DEFAULT);
-    assert_int_equal(c.origins[CM_CONF_ROW_max_sessions].from, CM_CONF_DEFAULT);
+    assert_int_equal(c.source.origins[CM_CONF_ROW_host].from, CM_CONF_FILE_DEFAULT);
+    assert_int_equal(c.source.origins[CM_CONF_ROW_max_sessions].from, CM_CONF_DEFAULT);
 }
 
 static void a_sidecar_file_sets(void **state)
@@ -279,9 +279,9 @@ static void a_sidecar_file_sets(void **state)
     assert_int_equal(c.log_level, 3);
     assert_int_equal(c.max_sessions, 42);
     assert_int_equal(c.session_ttl, 7);
-    assert_int_equal(c.origins[CM_CONF_ROW_max_sessions].from, CM_CONF_FILE);
-    assert_int_equal(c.origins[CM_CONF_ROW_max_sessions].line, 9);
-    assert_string_equal(c.origins[CM_CONF_ROW_execution_timeout].name, "limits.code_timeout");
+    assert_int_equal(c.source.origins[CM_CONF_ROW_max_sessions].from, CM_CONF_FILE);
+    assert_int_equal(c.source.origins[CM_CONF_ROW_max_sessions].line, 9);
+    assert_string_equal(c.source.origins[CM_CONF_ROW_execution_timeout].name, "limits.code_timeout");
 }
 
 static void lists_of_the_policy(void **state)
@@ -408,41 +408,41 @@ static void every_field_is_a_setting(void **state)
         bool server = k->use == CM_USE_SERVER || k->use == CM_USE_NEEDED;
         assert_true(server == (*k->fields != '\0'));
         for (const char *at = k->fields; *at; at += strcspn(at, ","), at += *at == ',')
-            if (!cm_row_by_field(at, strcspn(at, ",")))
+            if (!cm_row_by_field(cm_conf_file_schema(cm_file_keys[i].kind), at, strcspn(at, ",")))
                 fail_msg("%s: no setting %s", k->path, at);
     }
+}
+
+static bool sets(const struct cm_schema *s, const char *env, const char *field, size_t len)
+{
+    const struct cm_row *row = cm_row_by_field(s, field, len);
+    bool known = row && strcmp(row->env, env) == 0;
+
+    for (size_t i = 0; row && i < s->aliases_count; i++)
+        known |= &s->rows[s->aliases[i].row] == row && strcmp(s->aliases[i].env, env) == 0;
+    return known;
+}
+
+static bool is_refused(const struct cm_schema *s, const char *env)
+{
+    for (size_t i = 0; i < s->refused_count; i++)
+        if (strcmp(s->refused[i].env, env) == 0)
+            return true;
+    return false;
 }
 
 /* The variables of a server's keys are main names or aliases of the same fields. */
 static void every_variable_is_known(void **state)
 {
-    static const struct {
-        const char *env, *field;
-    } names[] = {
-#define CM_CONFIG(field, type, env, flag, min, max, def, unit, help) {env, #field},
-#include "config.def"
-#undef CM_CONFIG
-#define CM_CONFIG_ALIAS(env, field)                {env, #field},
-#define CM_CONFIG_REFUSED(env, type, only, reason) {env, ""},
-#define CM_CONFIG_RELOAD(field)
-#include "config_names.def"
-#undef CM_CONFIG_ALIAS
-#undef CM_CONFIG_REFUSED
-#undef CM_CONFIG_RELOAD
-    };
-
     (void)state;
     for (size_t i = 0; i < CM_FILE_KEYS; i++) {
         const struct cm_file_key *k = &cm_file_keys[i];
+        const struct cm_schema *s = cm_conf_file_schema(k->kind);
         unsigned fields = 0;
         if (!*k->env || k->use == CM_USE_CLIENT || k->use == CM_USE_REQUIRED)
             continue;
         for (const char *at = k->fields; *at; at += strcspn(at, ","), at += *at == ',') {
-            bool known = false;
-            for (size_t n = 0; n < sizeof names / sizeof names[0]; n++)
-                known |= !strcmp(names[n].env, k->env) && strlen(names[n].field) == strcspn(at, ",") &&
-                         !strncmp(names[n].field, at, strcspn(at, ","));
-            if (!known)
+            if (!sets(s, k->env, at, strcspn(at, ",")) && !is_refused(s, k->env))
                 fail_msg("%s: %s does not set %s", k->path, k->env, at);
             fields++;
         }

@@ -50,6 +50,31 @@ static void metrics_text(void **state)
     cm_metrics_free(m);
 }
 
+static void each_program_shows_its_own(void **state)
+{
+    struct cm_metrics *m = cm_metrics_new_rlm();
+    cm_autobuf struct cm_buf b;
+    (void)state;
+
+    cm_buf_init(&b, 1 << 20);
+    cm_metrics_add(m, CM_M_RLM_COST, 0, 2500001);
+    cm_metrics_add(m, CM_M_RLM_MODEL_CALLS, CM_L_MODEL_RATE_LIMITED, 3);
+    cm_metrics_add(m, CM_M_HTTP_REQUESTS, CM_L_STATUS_2XX, 4);
+    cm_metrics_add(m, CM_M_SESSIONS_CREATED, 0, 5);
+    assert_int_equal(cm_metrics_render(m, &b), 0);
+    assert_has(&b, "# TYPE rlm_cost_usd_total counter\nrlm_cost_usd_total 2.500001\n");
+    assert_has(&b, "rlm_model_calls_total{outcome=\"rate_limited\"} 3\n");
+    assert_has(&b, "codemode_http_requests_total{status=\"2xx\"} 4\n");
+    assert_has(&b, "rlm_inference_requests_total 0\n");
+    assert_null(strstr(cm_buf_data(&b), "codemode_sessions"));
+    cm_metrics_free(m);
+    m = cm_metrics_new();
+    cm_buf_clear(&b);
+    assert_int_equal(cm_metrics_render(m, &b), 0);
+    assert_null(strstr(cm_buf_data(&b), "rlm_"));
+    cm_metrics_free(m);
+}
+
 static void metrics_need_no_registry(void **state)
 {
     (void)state;
@@ -152,6 +177,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(metrics_text),
+        cmocka_unit_test(each_program_shows_its_own),
         cmocka_unit_test(metrics_need_no_registry),
         cmocka_unit_test_setup_teardown(log_line, open_sink, close_sink),
         cmocka_unit_test_setup_teardown(log_line_is_capped, open_sink, close_sink),
