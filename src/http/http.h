@@ -42,6 +42,8 @@ struct cm_http_route {
 struct cm_http_limits {
     uint64_t body_max; /* bytes of a JSON body; four times as many of all together */
     uint64_t upload_max; /* bytes of a file; four times as many of all together */
+    const char *upload_setting; /* that upload_max is, for refusals; NULL: MAX_UPLOAD */
+    uint64_t answers_max; /* bytes of all answers and streams that are under way; 0: four times body_max */
     unsigned connections_max;
     double idle_timeout_s, head_timeout_s, body_timeout_s;
     const char *allowed_origins;
@@ -52,9 +54,11 @@ struct cm_http_config {
     const struct cm_http_limits *limits;
     struct cm_metrics *metrics;
     struct cm_access *access; /* NULL: everybody may call */
+    bool error_member; /* errors have "error", too, the same text as "detail" */
     bool loopback; /* nobody from outside can connect: names of this machine are the only good ones */
     void *app; /* of the routes' owner: cm_request_app() */
-    /* Before the handler, when the body is there; may be NULL. Negative refuses the request. */
+    /* Before the handler, when the body is there, or before it where it is a file; may be NULL. Negative refuses the
+     * request. */
     int (*admit)(struct cm_request *rq, struct cm_err *err);
     void (*left)(void *arg); /* a connection has ended; may be NULL */
     void *left_arg;
@@ -99,12 +103,14 @@ void *cm_request_user(const struct cm_request *rq);
 
 /* Answers. The first one counts. */
 
-void cm_request_fail(struct cm_request *rq, const struct cm_err *err); /* {"detail","code","remediation"}, as errors.def says */
+void cm_request_fail(struct cm_request *rq,
+                     const struct cm_err *err); /* {"detail","code","remediation"}, as errors.def says */
 void cm_request_answer(struct cm_request *rq, unsigned status, const char *json);
 /* Takes the buffer's contents; JSON where content_type is NULL. `rc`, the result of writing them: negative answers that
  * error instead. */
-void cm_request_answer_buf(struct cm_request *rq, unsigned status, const char *content_type, struct cm_buf *body, int rc);
-/* Before the answer: a header more, up to eight. Both texts are copied. */
+void cm_request_answer_buf(struct cm_request *rq, unsigned status, const char *content_type, struct cm_buf *body,
+                           int rc);
+/* Before the answer: a header more, up to eight. Both texts are copied. An error in its place has none. */
 void cm_request_set_header(struct cm_request *rq, const char *name, const char *value);
 
 /* The answer comes later: from the handler only. `gone`, at most once and never after the answer: the client has left, or the
@@ -115,12 +121,13 @@ void cm_request_wait(struct cm_request *rq, void (*gone)(void *arg), void *arg);
  * that of cm_request_wait(). A stream that is begun is ended by cm_request_end(). */
 void cm_request_stream(struct cm_request *rq, const char *content_type, size_t backlog_max, void (*gone)(void *arg),
                        void *arg);
-/* CM_ERR_TOO_LARGE when the client reads so slowly that backlog_max bytes wait; nothing was taken then. Not called from
+/* CM_ERR_TOO_LARGE when the client reads so slowly that backlog_max bytes wait, or all clients so slowly that answers_max
+ * do; nothing was taken then. Not called from
  * inside: `gone`. */
 int cm_request_write(struct cm_request *rq, const void *data, size_t len);
 size_t cm_request_backlog(const struct cm_request *rq);
 /* What was written still goes out; the request is dead to its owner. `cut`: close the connection so that the client sees
- * that something is missing. */
+ * that something is missing; at once where a piece found no room. */
 void cm_request_end(struct cm_request *rq, bool cut);
 
 #endif

@@ -17,8 +17,9 @@
 #include "ev/loop.h"
 #include "front/grpc/rpc.h"
 #include "executor/executor.h"
-#include "front/http/http.h"
+#include "front/http/api.h"
 #include "grpc/server.h"
+#include "http/http.h"
 #include "net/door.h"
 #include "net/listen.h"
 #include "net/stream.h"
@@ -45,7 +46,7 @@ struct gateway {
     struct cm_metrics *metrics;
     struct cm_sessions *sessions;
     struct cm_executor *executor;
-    struct cm_http *http;
+    struct cm_api *api;
     struct cm_rpc *rpc;
     struct cm_door *door;
     struct cm_address address;
@@ -85,7 +86,7 @@ static void on_signal(void *arg, int signum)
     }
     g->stopping_ns = now;
     cm_door_shut(g->door);
-    cm_http_drain(g->http);
+    cm_http_drain(cm_api_http(g->api));
     cm_rpc_drain(g->rpc);
     cm_sessions_drain(g->sessions, g->conf->drain_timeout, on_drained, g);
 }
@@ -159,7 +160,7 @@ static void on_hangup(void *arg, int signum)
     }
     struct cm_sessions_config config = sessions_config(g);
     cm_log_set_level((enum cm_log_level)g->conf->log_level);
-    cm_http_reload(g->http);
+    cm_api_reload(g->api);
     cm_rpc_reload(g->rpc);
     if (cm_sessions_reload(g->sessions, &config, &err) < 0)
         cm_log(CM_LOG_ERROR, "reload_failed", CM_LOG_STR("what", "limits of sessions"), CM_LOG_STR("why", err.text));
@@ -256,7 +257,7 @@ static void on_http(void *arg, int fd, const struct sockaddr *peer, socklen_t le
 {
     struct gateway *g = arg;
 
-    cm_http_adopt(g->http, fd, peer, len);
+    cm_http_adopt(cm_api_http(g->api), fd, peer, len);
 }
 
 static void on_h2_fd(void *arg, int fd)
@@ -277,7 +278,7 @@ static unsigned count_connections(void *arg)
 {
     const struct gateway *g = arg;
 
-    return cm_http_connections(g->http) + cm_grpc_server_connections(cm_rpc_server(g->rpc));
+    return cm_http_connections(cm_api_http(g->api)) + cm_grpc_server_connections(cm_rpc_server(g->rpc));
 }
 
 static void on_left(void *arg)
@@ -308,7 +309,7 @@ static int open_door(struct gateway *g, struct cm_err *err)
         .tls = g->secrets.tls,
         .metrics = g->metrics,
     };
-    struct cm_http_config http = {
+    struct cm_api_config api = {
         .conf = c,
         .sessions = g->sessions,
         .executor = g->executor,
@@ -318,7 +319,7 @@ static int open_door(struct gateway *g, struct cm_err *err)
         .left = on_left,
         .arg = g,
     };
-    int rc = cm_http_open(g->loop, &http, &g->http, err);
+    int rc = cm_api_open(g->loop, &api, &g->api, err);
 
     return rc < 0 ? rc : cm_door_open(g->loop, &door, &ops, g, &g->door, err);
 }
@@ -361,7 +362,7 @@ static void close_rooms(struct gateway *g)
     g->term = cm_signal_close(g->term);
     g->linger = cm_timer_close(g->linger);
     g->door = cm_door_free(g->door);
-    g->http = cm_http_free(g->http);
+    g->api = cm_api_free(g->api);
     g->rpc = cm_rpc_free(g->rpc);
     g->executor = cm_executor_free(g->executor);
     g->sessions = cm_sessions_free(g->sessions);

@@ -9,6 +9,7 @@
 
 #include "base/utf8.h"
 #include "front/http/internal.h"
+#include "http/internal.h"
 #include "model_json.h"
 #include "obs/metrics.h"
 #include "turn.h"
@@ -40,7 +41,7 @@ static struct cm_sessions manager;
 static struct cm_conf conf;
 static struct cm_loop *loop;
 static struct cm_metrics *metrics;
-static struct cm_http *http;
+static struct cm_api *api;
 
 /* Codes of the executions that were answered with a result, in order: one connection, so the answers are in order. */
 static struct {
@@ -240,12 +241,12 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     conf.max_code_length = CODE_MAX;
     loop = cm_loop_new(NULL);
     metrics = cm_metrics_new();
-    struct cm_http_config config = {.conf = &conf,
-                                    .sessions = &manager,
-                                    .executor = (struct cm_executor *)&manager,
-                                    .metrics = metrics,
-                                    .loopback = true};
-    CHECK(cm_http_open(loop, &config, &http, NULL) == 0);
+    struct cm_api_config config = {.conf = &conf,
+                                   .sessions = &manager,
+                                   .executor = (struct cm_executor *)&manager,
+                                   .metrics = metrics,
+                                   .loopback = true};
+    CHECK(cm_api_open(loop, &config, &api, NULL) == 0);
     return 0;
 }
 
@@ -372,6 +373,7 @@ static void end(int fd, bool leave)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct cm_http *http = cm_api_http(api);
     int pair[2];
 
     if (size < 1 || size > 16384)

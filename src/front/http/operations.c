@@ -17,40 +17,40 @@
 
 /* Executions */
 
-static bool is_once(const struct request *rq)
+static bool is_once(const struct cm_request *rq)
 {
-    return strcmp(rq->route->path, "/execute") == 0;
+    return strcmp(cm_request_route(rq)->path, "/execute") == 0;
+}
+
+/* NULL where it is a fresh one; an empty one is nobody's. */
+static const char *session_of(const struct cm_request *rq)
+{
+    const char *named = is_once(rq) ? cm_request_header(rq, "x-session-id") : cm_api_session(rq);
+
+    return is_once(rq) && named && !named[0] ? NULL : named;
 }
 
 static void on_execute_done(void *arg, const struct cm_exec_result *res, const struct cm_err *err)
 {
-    struct request *rq = arg;
+    struct cm_request *rq = arg;
+    const struct cm_run *run = cm_request_user(rq);
     struct cm_buf buf;
 
-    rq->answer.repeated = cm_run_repeated(rq->run);
-    if (res) {
-        const char *id = rq->ids.session[0] ? rq->ids.session : NULL;
-        cm_buf_init(&buf, rq->http->answer_max);
-        int rc = cm_http_write_result(&buf, res, id, cm_run_id(rq->run), is_once(rq) ? rq->correlation : NULL);
-        cm_http_answer_buf(rq, 200, &buf, rc);
-    } else {
-        cm_http_answer_error(rq, err);
+    if (!res) {
+        cm_request_fail(rq, err);
+        return;
     }
-    rq->run = NULL;
-    cm_http_resume(rq);
+    if (cm_run_repeated(run))
+        cm_request_set_header(rq, "x-codemode-repeated", "true");
+    cm_buf_init(&buf, api_of(rq)->answer_max);
+    int rc =
+        cm_api_write_result(&buf, res, session_of(rq), cm_run_id(run), is_once(rq) ? cm_request_correlation(rq) : NULL);
+    cm_request_answer_buf(rq, 200, NULL, &buf, rc);
 }
 
-/* The header wins over the body's member. */
-static void take_correlation(struct request *rq, const struct cm_execute_body *body)
+static void on_execute_gone(void *arg)
 {
-    char id[CORRELATION_MAX + 1];
-
-    if (rq->correlation_is_clients || !body->correlation_id || body->correlation_id_len > CORRELATION_MAX ||
-        memchr(body->correlation_id, '\0', body->correlation_id_len))
-        return;
-    memcpy(id, body->correlation_id, body->correlation_id_len);
-    id[body->correlation_id_len] = '\0';
-    rq->correlation_is_clients = cm_http_correlation(rq->http, id, rq->correlation);
+    cm_run_abandon(cm_request_user(arg), true);
 }
 
 static bool is_good_key(const char *key)
@@ -63,39 +63,38 @@ static bool is_good_key(const char *key)
     return len > 0 && len <= IDEMPOTENCY_MAX;
 }
 
-static int take_headers(struct request *rq, struct cm_run_request *req, struct cm_err *err)
+static int take_headers(struct cm_request *rq, struct cm_run_request *req, struct cm_err *err)
 {
-    struct headers hd;
+    const char *session = session_of(rq), *idempotency = cm_request_header(rq, "idempotency-key");
 
-    cm_http_headers(rq->mhd, &hd);
-    if (is_once(rq) && hd.session && strlen(hd.session) >= sizeof rq->ids.session)
+    if (session && strlen(session) >= CM_SESSION_ID_MAX)
         return cm_err_set(err, CM_ERR_NO_SESSION, "x-session-id: no such session");
-    if (is_once(rq) && hd.session)
-        snprintf(rq->ids.session, sizeof rq->ids.session, "%s", hd.session);
-    if (hd.idempotency_key && !is_good_key(hd.idempotency_key))
+    if (idempotency && !is_good_key(idempotency))
         return cm_err_set(err, CM_ERR_BAD_REQUEST, "Idempotency-Key: must be 1 to %d printable ASCII characters",
                           IDEMPOTENCY_MAX);
-    req->idempotency_key = hd.idempotency_key;
-    req->session = !is_once(rq) || rq->ids.session[0] ? rq->ids.session : NULL; /* an empty one is nobody's */
-    req->key = rq->key;
-    return is_once(rq) && req->session
-               ? cm_sessions_check_owner(rq->http->sessions, req->session, cm_key_name(rq->key), err)
+    req->idempotency_key = idempotency;
+    req->session = session;
+    req->key = cm_request_key(rq);
+    return is_once(rq) && session
+               ? cm_sessions_check_owner(api_of(rq)->config.sessions, session, cm_key_name(req->key), err)
                : 0;
 }
 
-static int start(struct request *rq, enum cm_exec_mode mode, struct cm_err *err)
+static int start(struct cm_request *rq, enum cm_exec_mode mode, struct cm_run **ret, struct cm_err *err)
 {
     static const struct cm_exec_ops ops = {.done = on_execute_done};
     struct cm_run_request req = {0};
     struct cm_execute_body body;
     struct cm_limits caps;
+    size_t len;
+    char *text = cm_request_body(rq, &len);
 
-    cm_key_caps(rq->key, &rq->http->caps, &caps);
-    int rc = cm_execute_read(cm_buf_data(&rq->body), rq->body.len, &caps, &body, err);
+    cm_key_caps(cm_request_key(rq), &api_of(rq)->caps, &caps);
+    int rc = cm_execute_read(text, len, &caps, &body, err);
     rc = rc ? rc : take_headers(rq, &req, err);
     if (rc < 0)
         return rc;
-    take_correlation(rq, &body);
+    cm_request_offer_correlation(rq, body.correlation_id, body.correlation_id_len);
     req.exec = (struct cm_exec_request){
         .code = body.code,
         .code_len = body.code_len,
@@ -105,7 +104,7 @@ static int start(struct request *rq, enum cm_exec_mode mode, struct cm_err *err)
         .timeout_s = body.timeout_s,
         .limits = &body.limits,
         .caps = &caps,
-        .correlation_id = rq->correlation,
+        .correlation_id = cm_request_correlation(rq),
         .atomic = body.atomic,
         .strict = body.strict,
         .config = body.config,
@@ -113,137 +112,167 @@ static int start(struct request *rq, enum cm_exec_mode mode, struct cm_err *err)
     };
     req.available_tools = body.available_tools;
     req.available_tools_len = body.available_tools_len;
-    req.correlation_is_clients = rq->correlation_is_clients;
-    return cm_executor_run(rq->http->executor, &req, &ops, rq, &rq->run, err);
+    req.correlation_is_clients = cm_request_correlation_is_clients(rq);
+    return cm_executor_run(api_of(rq)->config.executor, &req, &ops, rq, ret, err);
 }
 
-static void run(struct request *rq, enum cm_exec_mode mode)
+static void run(struct cm_request *rq, enum cm_exec_mode mode)
 {
+    struct cm_run *started;
     struct cm_err err;
-    int rc = start(rq, mode, &err);
+    int rc = start(rq, mode, &started, &err);
 
-    cm_http_drop_body(rq);
-    if (rc < 0)
-        cm_http_answer_error(rq, &err);
-    else
-        cm_http_wait(rq);
+    cm_request_drop_body(rq);
+    if (rc < 0) {
+        cm_request_fail(rq, &err);
+        return;
+    }
+    cm_request_set_user(rq, started);
+    cm_request_wait(rq, on_execute_gone, rq);
 }
 
-void cm_http_execute(struct request *rq)
+void cm_api_execute(struct cm_request *rq)
 {
     run(rq, CM_EXEC_SESSION);
 }
 
-void cm_http_execute_once(struct request *rq)
+void cm_api_execute_once(struct cm_request *rq)
 {
     run(rq, CM_EXEC_ONESHOT);
 }
 
 /* Sessions */
 
-static void write_created(struct request *rq, const char *id)
+/* What cannot be withdrawn: it outlives a client that leaves meanwhile. */
+struct change {
+    struct cm_request *rq; /* NULL: the client has left */
+    struct cm_sessions *sessions;
+};
+
+static void on_change_gone(void *arg)
+{
+    struct change *c = arg;
+
+    c->rq = NULL;
+}
+
+static struct change *begin_change(struct cm_request *rq, struct cm_err *err)
+{
+    struct change *c = calloc(1, sizeof(*c));
+
+    if (!c) {
+        cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a request");
+        return NULL;
+    }
+    c->rq = rq;
+    c->sessions = api_of(rq)->config.sessions;
+    return c;
+}
+
+/* `rc`: of beginning it. */
+static void wait_for_change(struct change *c, struct cm_request *rq, int rc, const struct cm_err *err)
+{
+    if (rc < 0) {
+        free(c);
+        cm_request_fail(rq, err);
+        return;
+    }
+    cm_request_wait(rq, on_change_gone, c);
+}
+
+static void write_created(struct cm_request *rq, const char *id)
 {
     char text[CM_SESSION_ID_MAX + 32];
 
     snprintf(text, sizeof(text), "{\"session_id\":\"%s\"}", id);
-    cm_http_answer_text(rq, 200, text);
+    cm_request_answer(rq, 200, text);
 }
 
-/* A creation cannot be withdrawn: when its client has left meanwhile, the session goes at once. */
 static void on_created(void *arg, const char *id, const struct cm_err *err)
 {
-    struct request *rq = arg;
+    struct change *c = arg;
 
-    if (rq->http && rq->state == WAITING) {
-        if (rq->conn->hung && id)
-            cm_sessions_delete(rq->http->sessions, id);
-        if (id)
-            write_created(rq, id);
-        else
-            cm_http_answer_error(rq, err);
-        cm_http_resume(rq);
-    }
-    cm_http_unref(rq);
+    if (!c->rq && id)
+        cm_sessions_delete(c->sessions, id);
+    else if (c->rq && id)
+        write_created(c->rq, id);
+    else if (c->rq)
+        cm_request_fail(c->rq, err);
+    free(c);
 }
 
-void cm_http_create_session(struct request *rq)
+void cm_api_create_session(struct cm_request *rq)
 {
+    const struct cm_key *key = cm_request_key(rq);
     struct cm_limits_asked limits;
     struct cm_limits caps;
     struct cm_err err;
     struct cm_session_owner owner = {
-        .name = cm_key_name(rq->key), .caps = &caps, .max_sessions = rq->key ? rq->key->max_sessions : 0};
+        .name = cm_key_name(key), .caps = &caps, .max_sessions = key ? key->max_sessions : 0};
+    struct change *c = begin_change(rq, &err);
+    size_t len;
+    char *text = cm_request_body(rq, &len);
 
-    cm_key_caps(rq->key, &rq->http->caps, &caps);
-    int rc = cm_create_read(cm_buf_data(&rq->body), rq->body.len, &caps, &limits, &err);
+    cm_key_caps(key, &api_of(rq)->caps, &caps);
+    int rc = c ? cm_create_read(text, len, &caps, &limits, &err) : err.code;
     if (rc == 0)
-        rc = cm_sessions_create_for(rq->http->sessions, &owner, &limits, rq->correlation, on_created, rq, &err);
-    if (rc < 0) {
-        cm_http_answer_error(rq, &err);
-        return;
-    }
-    cm_http_ref(rq);
-    cm_http_wait(rq);
+        rc = cm_sessions_create_for(c->sessions, &owner, &limits, cm_request_correlation(rq), on_created, c, &err);
+    wait_for_change(c, rq, rc, &err);
 }
 
 /* These routes take nothing; a body that is sent all the same has to be an object. */
-static int check_empty_or_object(struct request *rq, struct cm_err *err)
+static int check_empty_or_object(struct cm_request *rq, struct cm_err *err)
 {
-    char *text = cm_buf_data(&rq->body);
+    size_t len;
+    char *text = cm_request_body(rq, &len);
 
-    return rq->body.len == 0 ? 0 : cm_json_object(text, rq->body.len, NULL, 0, err);
+    return len == 0 ? 0 : cm_json_object(text, len, NULL, 0, err);
 }
 
-void cm_http_interrupt(struct request *rq)
+void cm_api_interrupt(struct cm_request *rq)
 {
     struct cm_err err;
     bool stopped = false;
     int rc = check_empty_or_object(rq, &err);
 
     if (rc == 0)
-        rc = cm_sessions_interrupt(rq->http->sessions, rq->ids.session, &stopped, &err);
+        rc = cm_sessions_interrupt(api_of(rq)->config.sessions, cm_api_session(rq), &stopped, &err);
     if (rc < 0)
-        cm_http_answer_error(rq, &err);
+        cm_request_fail(rq, &err);
     else
-        cm_http_answer_text(rq, 200,
-                            stopped ? "{\"status\":\"ok\",\"interrupted\":true}"
-                                    : "{\"status\":\"ok\",\"interrupted\":false}");
+        cm_request_answer(rq, 200,
+                          stopped ? "{\"status\":\"ok\",\"interrupted\":true}"
+                                  : "{\"status\":\"ok\",\"interrupted\":false}");
 }
 
 static void on_rolled_back(void *arg, const char *id, const struct cm_err *err)
 {
-    struct request *rq = arg;
+    struct change *c = arg;
 
-    if (rq->http && rq->state == WAITING) {
-        if (id)
-            cm_http_answer_text(rq, 200, "{\"status\":\"ok\",\"state\":\"rolled_back\"}");
-        else
-            cm_http_answer_error(rq, err);
-        cm_http_resume(rq);
-    }
-    cm_http_unref(rq);
+    if (c->rq && id)
+        cm_request_answer(c->rq, 200, "{\"status\":\"ok\",\"state\":\"rolled_back\"}");
+    else if (c->rq)
+        cm_request_fail(c->rq, err);
+    free(c);
 }
 
-void cm_http_roll_back(struct request *rq)
+void cm_api_roll_back(struct cm_request *rq)
 {
     struct cm_err err;
-    int rc = check_empty_or_object(rq, &err);
+    struct change *c = begin_change(rq, &err);
+    int rc = c ? check_empty_or_object(rq, &err) : err.code;
 
     if (rc == 0)
-        rc = cm_sessions_roll_back(rq->http->sessions, rq->ids.session, on_rolled_back, rq, &err);
-    if (rc < 0) {
-        cm_http_answer_error(rq, &err);
-        return;
-    }
-    cm_http_ref(rq);
-    cm_http_wait(rq);
+        rc = cm_sessions_roll_back(c->sessions, cm_api_session(rq), on_rolled_back, c, &err);
+    wait_for_change(c, rq, rc, &err);
 }
 
-void cm_http_delete_session(struct request *rq)
+void cm_api_delete_session(struct cm_request *rq)
 {
-    if (cm_sessions_check_owner(rq->http->sessions, rq->ids.session, cm_key_name(rq->key), NULL) == 0)
-        cm_sessions_delete(rq->http->sessions, rq->ids.session);
-    cm_http_answer_text(rq, 200, "{\"status\":\"ok\"}");
+    if (cm_sessions_check_owner(api_of(rq)->config.sessions, cm_api_session(rq), cm_key_name(cm_request_key(rq)),
+                                NULL) == 0)
+        cm_sessions_delete(api_of(rq)->config.sessions, cm_api_session(rq));
+    cm_request_answer(rq, 200, "{\"status\":\"ok\"}");
 }
 
 static int write_info(struct cm_buf *buf, const struct cm_session_info *info)
@@ -263,25 +292,25 @@ static int write_info(struct cm_buf *buf, const struct cm_session_info *info)
     return rc ? rc : cm_buf_puts(buf, "}");
 }
 
-void cm_http_show_session(struct request *rq)
+void cm_api_show_session(struct cm_request *rq)
 {
     struct cm_session_info info;
     struct cm_buf buf;
     struct cm_err err;
 
-    if (cm_sessions_info(rq->http->sessions, rq->ids.session, &info, &err) < 0) {
-        cm_http_answer_error(rq, &err);
+    if (cm_sessions_info(api_of(rq)->config.sessions, cm_api_session(rq), &info, &err) < 0) {
+        cm_request_fail(rq, &err);
         return;
     }
     cm_buf_init(&buf, SMALL_MAX);
     int rc = write_info(&buf, &info);
-    cm_http_answer_buf(rq, 200, &buf, rc);
+    cm_request_answer_buf(rq, 200, NULL, &buf, rc);
 }
 
 /* `absent` where the query has no such parameter. */
-static int query_number(struct request *rq, const char *name, uint64_t absent, uint64_t *ret, struct cm_err *err)
+static int query_number(struct cm_request *rq, const char *name, uint64_t absent, uint64_t *ret, struct cm_err *err)
 {
-    const char *text = MHD_lookup_connection_value(rq->mhd, MHD_GET_ARGUMENT_KIND, name);
+    const char *text = cm_request_query(rq, name);
     size_t digits = text ? strspn(text, "0123456789") : 0;
 
     *ret = text ? strtoull(text, NULL, 10) : absent;
@@ -290,9 +319,19 @@ static int query_number(struct request *rq, const char *name, uint64_t absent, u
     return cm_err_set(err, CM_ERR_BAD_FIELD, "%s: must be a whole number of bytes", name);
 }
 
-static void show_output(struct request *rq, int stream)
+static void set_number(struct cm_request *rq, const char *name, uint64_t value)
 {
-    uint64_t offset, length, most = rq->http->conf->stored_output;
+    char text[24];
+
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+    cm_request_set_header(rq, name, text);
+}
+
+static void show_output(struct cm_request *rq, int stream)
+{
+    uint64_t offset, length, most = api_of(rq)->config.conf->stored_output;
+    const char *execution = cm_request_variable(rq, 1);
+    struct cm_output_info info;
     struct cm_buf buf;
     struct cm_err err;
 
@@ -300,24 +339,24 @@ static void show_output(struct request *rq, int stream)
     int rc = query_number(rq, "offset", 0, &offset, &err);
     rc = rc ? rc : query_number(rq, "length", most, &length, &err);
     rc = rc ? rc
-            : cm_sessions_output(rq->http->sessions, rq->ids.session, rq->ids.execution, stream, offset, length, &buf,
-                                 &rq->answer.output, &err);
+            : cm_sessions_output(api_of(rq)->config.sessions, cm_api_session(rq), execution, stream, offset, length,
+                                 &buf, &info, &err);
     if (rc < 0) {
         cm_buf_done(&buf);
-        cm_http_answer_error(rq, &err);
+        cm_request_fail(rq, &err);
         return;
     }
-    rq->answer.has_output = true;
-    rq->answer.content_type = "text/plain; charset=utf-8";
-    cm_http_answer_buf(rq, 200, &buf, 0);
+    set_number(rq, "X-Total-Length", info.printed);
+    set_number(rq, "X-Stored-Length", info.stored);
+    cm_request_answer_buf(rq, 200, "text/plain; charset=utf-8", &buf, 0);
 }
 
-void cm_http_show_stdout(struct request *rq)
+void cm_api_show_stdout(struct cm_request *rq)
 {
     show_output(rq, 1);
 }
 
-void cm_http_show_stderr(struct request *rq)
+void cm_api_show_stderr(struct cm_request *rq)
 {
     show_output(rq, 2);
 }
@@ -340,38 +379,38 @@ static void add_session(void *arg, const struct cm_session_info *info)
     list->lead = ",";
 }
 
-void cm_http_list_sessions(struct request *rq)
+void cm_api_list_sessions(struct cm_request *rq)
 {
-    struct list list = {.lead = "", .owner = cm_key_name(rq->key)};
+    struct list list = {.lead = "", .owner = cm_key_name(cm_request_key(rq))};
 
     cm_buf_init(&list.buf, LIST_MAX);
     list.rc = cm_buf_puts(&list.buf, "{\"sessions\":[");
-    cm_sessions_each(rq->http->sessions, add_session, &list);
+    cm_sessions_each(api_of(rq)->config.sessions, add_session, &list);
     if (list.rc == 0)
         list.rc = cm_buf_puts(&list.buf, "]}");
-    cm_http_answer_buf(rq, 200, &list.buf, list.rc);
+    cm_request_answer_buf(rq, 200, NULL, &list.buf, list.rc);
 }
 
 /* The server itself */
 
-void cm_http_health(struct request *rq)
+void cm_api_health(struct cm_request *rq)
 {
-    cm_http_answer_text(rq, 200, "{\"status\":\"healthy\"}");
+    cm_request_answer(rq, 200, "{\"status\":\"healthy\"}");
 }
 
-void cm_http_ready(struct request *rq)
+void cm_api_ready(struct cm_request *rq)
 {
-    if (!rq->http->draining && cm_sessions_ready(rq->http->sessions)) {
-        cm_http_answer_text(rq, 200, "{\"status\":\"ready\"}");
+    if (!cm_http_draining(api_of(rq)->http) && cm_sessions_ready(api_of(rq)->config.sessions)) {
+        cm_request_answer(rq, 200, "{\"status\":\"ready\"}");
     } else {
-        cm_http_answer_text(rq, 503, "{\"status\":\"not_ready\"}");
-        rq->answer.retry_after = cm_err_info(CM_ERR_NOT_READY)->retry;
+        set_number(rq, "Retry-After", cm_err_info(CM_ERR_NOT_READY)->retry);
+        cm_request_answer(rq, 503, "{\"status\":\"not_ready\"}");
     }
 }
 
-void cm_http_version(struct request *rq)
+void cm_api_version(struct cm_request *rq)
 {
-    const char *image = cm_sessions_image(rq->http->sessions);
+    const char *image = cm_sessions_image(api_of(rq)->config.sessions);
     struct cm_buf buf;
 
     cm_buf_init(&buf, SMALL_MAX);
@@ -379,17 +418,16 @@ void cm_http_version(struct request *rq)
                                "\",\"image\":");
     rc = rc ? rc : cm_json_put_string(&buf, *image ? image : NULL, strlen(image));
     rc = rc ? rc : cm_buf_puts(&buf, "}");
-    cm_http_answer_buf(rq, 200, &buf, rc);
+    cm_request_answer_buf(rq, 200, NULL, &buf, rc);
 }
 
-void cm_http_metrics(struct request *rq)
+void cm_api_metrics(struct cm_request *rq)
 {
+    const struct cm_api_config *config = &api_of(rq)->config;
     struct cm_buf buf;
 
     cm_buf_init(&buf, METRICS_MAX);
-    int rc = cm_metrics_render(rq->http->metrics, &buf);
-    rc = rc || !rq->http->access ? rc : cm_access_render(rq->http->access, &buf);
-    if (rc == 0)
-        rq->answer.content_type = "text/plain; version=0.0.4; charset=utf-8";
-    cm_http_answer_buf(rq, 200, &buf, rc);
+    int rc = cm_metrics_render(config->metrics, &buf);
+    rc = rc || !config->access ? rc : cm_access_render(config->access, &buf);
+    cm_request_answer_buf(rq, 200, rc ? NULL : "text/plain; version=0.0.4; charset=utf-8", &buf, rc);
 }

@@ -76,8 +76,8 @@ static int put_refs(struct cm_buf *buf, const struct cm_exec_result *r, const ch
     return rc;
 }
 
-int cm_http_write_result(struct cm_buf *buf, const struct cm_exec_result *r, const char *session_id,
-                         const char *execution_id, const char *correlation)
+int cm_api_write_result(struct cm_buf *buf, const struct cm_exec_result *r, const char *session_id,
+                        const char *execution_id, const char *correlation)
 {
     int rc;
 

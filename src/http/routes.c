@@ -2,33 +2,27 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "front/http/internal.h"
+#include "http/internal.h"
 
-static const struct route routes[] = {
-#define CM_ROUTE(method, path, handler, body, key) {method, path, cm_http_##handler, BODY_##body, KEY_##key},
-#include "routes.def"
-#undef CM_ROUTE
-};
-
-#define ROUTES (sizeof(routes) / sizeof(routes[0]))
-
-/* An id that is too long is nobody's; it becomes the empty one, which is nobody's either. */
-static void copy_id(char id[static CM_SESSION_ID_MAX], const char *text, size_t len)
+/* What is too long for any name of ours becomes the empty text, which names nothing. */
+static void copy(char to[static VARIABLE_MAX], const char *text, size_t len)
 {
-    if (len >= CM_SESSION_ID_MAX)
+    if (len >= VARIABLE_MAX)
         len = 0;
-    memcpy(id, text, len);
-    id[len] = '\0';
+    memcpy(to, text, len);
+    to[len] = '\0';
 }
 
-static bool match(const char *pattern, const char *path, struct ids *ids)
+static bool match(const char *pattern, const char *path, char variables[static VARIABLES][VARIABLE_MAX])
 {
+    unsigned count = 0;
+
     while (*pattern) {
         if (*pattern == '{') {
             size_t len = strcspn(path, "/");
-            if (len == 0)
+            if (len == 0 || count == VARIABLES)
                 return false;
-            copy_id(pattern[1] == 'i' ? ids->session : ids->execution, path, len);
+            copy(variables[count++], path, len);
             path += len;
             pattern = strchr(pattern, '}') + 1;
         } else if (*pattern++ != *path++) {
@@ -50,19 +44,20 @@ static void add_method(char allow[static 64], const char *method)
     snprintf(allow + used, 64 - used, "%s%s%s", used ? ", " : "", method, strcmp(method, "GET") == 0 ? ", HEAD" : "");
 }
 
-int cm_http_route(const char *method, const char *path, const struct route **ret, struct ids *ids,
+int cm_http_route(const struct cm_http_route *routes, const char *method, const char *path,
+                  const struct cm_http_route **ret, char variables[static VARIABLES][VARIABLE_MAX],
                   char allow[static 64], struct cm_err *err)
 {
     allow[0] = '\0';
-    *ids = (struct ids){.session = ""};
-    for (size_t i = 0; i < ROUTES; i++) {
-        if (!match(routes[i].path, path, ids))
+    for (const struct cm_http_route *r = routes; r->method; r++) {
+        memset(variables, 0, sizeof(char[VARIABLES][VARIABLE_MAX]));
+        if (!match(r->path, path, variables))
             continue;
-        if (same_method(routes[i].method, method)) {
-            *ret = &routes[i];
+        if (same_method(r->method, method)) {
+            *ret = r;
             return 0;
         }
-        add_method(allow, routes[i].method);
+        add_method(allow, r->method);
     }
     if (!allow[0])
         return cm_err_set(err, CM_ERR_NOT_FOUND, "there is no such path");

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The HTTP/1.1 face: routes of tables/routes.def over the executor and the session manager, on the gateway's loop. */
-#ifndef CM_HTTP_H
-#define CM_HTTP_H
+/* The sidecar's HTTP interface: routes of tables/routes.def over the executor and the session manager. */
+#ifndef CM_API_H
+#define CM_API_H
 
 #include <stdbool.h>
-#include <sys/socket.h>
 
 #include "base/err.h"
 
 struct cm_access;
+struct cm_api;
 struct cm_conf;
 struct cm_executor;
 struct cm_http;
@@ -16,7 +16,7 @@ struct cm_loop;
 struct cm_metrics;
 struct cm_sessions;
 
-struct cm_http_config {
+struct cm_api_config {
     const struct cm_conf *conf;
     struct cm_sessions *sessions;
     struct cm_executor *executor;
@@ -28,15 +28,12 @@ struct cm_http_config {
 };
 
 /* What it is given must outlive it. 0, or a negative code with *err filled. */
-int cm_http_open(struct cm_loop *loop, const struct cm_http_config *config, struct cm_http **ret, struct cm_err *err);
+int cm_api_open(struct cm_loop *loop, const struct cm_api_config *config, struct cm_api **ret, struct cm_err *err);
+/* The server under it: give it connections, and drain it. While it drains, /ready says 503. */
+struct cm_http *cm_api_http(struct cm_api *a);
 /* After a change of the settings that it was opened with. */
-void cm_http_reload(struct cm_http *h);
-/* Serves a connection: takes the non-blocking socket in any case. */
-void cm_http_adopt(struct cm_http *h, int fd, const struct sockaddr *peer, socklen_t len);
-unsigned cm_http_connections(const struct cm_http *h);
-/* Says /ready 503, and closes each connection with its next answer. */
-void cm_http_drain(struct cm_http *h);
+void cm_api_reload(struct cm_api *a);
 /* Abandons what still waits and closes every connection. Call it before cm_executor_free(). Accepts NULL. */
-struct cm_http *cm_http_free(struct cm_http *h);
+struct cm_api *cm_api_free(struct cm_api *a);
 
 #endif

@@ -7,6 +7,7 @@
  * start to its end, edge-triggered and for hang-ups only: it costs nothing per request.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -17,13 +18,14 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/random.h"
-#include "front/http/internal.h"
+#include "http/internal.h"
 #include "obs/log.h"
 
 #define HEADERS_MAX     32768 /* bytes of a connection's memory: request line, headers and a piece of body */
 #define TICK_MS         1000
 #define RUNS_AT_ONCE    8 /* then other rooms have their turn */
 #define HANGUPS_AT_ONCE 64
+#define FILE_PACE       262144.0 /* bytes per second */
 
 static void on_log(void *arg, const char *format, va_list ap)
 {
@@ -58,7 +60,7 @@ static void connection_begins(struct cm_http *h, struct MHD_Connection *mhd, voi
         return;
     conn->magic = CONN_MAGIC;
     conn->fd = info->connect_fd;
-    conn->head_until_ns = cm_clock_ns() + (uint64_t)(h->conf->head_timeout * 1e9);
+    conn->head_until_ns = cm_clock_ns() + (uint64_t)(h->limits->head_timeout_s * 1e9);
     struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLET, .data.ptr = conn};
     if (epoll_ctl(h->hangup_fd, EPOLL_CTL_ADD, conn->fd, &ev) < 0) {
         free(conn);
@@ -73,8 +75,8 @@ static void connection_ends(struct cm_http *h, void **context)
     struct conn *conn = *context;
 
     h->connections--;
-    if (h->left)
-        h->left(h->left_arg);
+    if (h->config.left)
+        h->config.left(h->config.left_arg);
     if (!conn)
         return;
     epoll_ctl(h->hangup_fd, EPOLL_CTL_DEL, conn->fd, NULL);
@@ -125,6 +127,11 @@ void cm_http_run(struct cm_http *h)
         if (MHD_get_timeout(h->daemon, &wait_ms) != MHD_YES || wait_ms > 0)
             return;
     }
+    cm_http_run_soon(h);
+}
+
+void cm_http_run_soon(struct cm_http *h)
+{
     cm_task_post(h->loop, &h->run_task, run_again, h);
 }
 
@@ -134,14 +141,22 @@ static void on_daemon(void *arg, int events)
     cm_http_run(arg);
 }
 
+/* A file may take longer, as long as it comes at a pace that is worth waiting for. */
+static uint64_t body_ns(const struct cm_request *rq)
+{
+    double s = rq->http->limits->body_timeout_s;
+
+    return (uint64_t)(1e9 * (cm_http_takes_file(rq) ? s + (double)rq->received / FILE_PACE : s));
+}
+
 /* The daemon's own idle time begins anew with each byte: what comes byte by byte would never end. A body that has
  * stopped would end at the idle time, without an answer. */
 static void cut_slow(const struct cm_http *h)
 {
-    uint64_t now = cm_clock_ns(), body_ns = (uint64_t)(h->conf->body_timeout * 1e9);
+    uint64_t now = cm_clock_ns();
 
     for (struct conn *conn = h->conns; conn; conn = conn->next) {
-        bool body = conn->receiving && now - conn->receiving->started_ns > body_ns;
+        bool body = conn->receiving && now - conn->receiving->started_ns > body_ns(conn->receiving);
         if (body)
             cm_http_too_slow(conn->receiving);
         if (body || (conn->head_until_ns && now > conn->head_until_ns))
@@ -160,7 +175,7 @@ static int start_daemon(struct cm_http *h, struct cm_err *err)
     h->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL,
         cm_http_on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_CONNECTION_LIMIT,
-        h->conf->max_connections, MHD_OPTION_CONNECTION_TIMEOUT, h->conf->idle_timeout,
+        h->limits->connections_max, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)h->limits->idle_timeout_s,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADERS_MAX, MHD_OPTION_STRICT_FOR_CLIENT, 1,
         MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
         MHD_OPTION_NOTIFY_COMPLETED, cm_http_on_completed, h, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
@@ -197,34 +212,16 @@ static int build(struct cm_http *h, struct cm_err *err)
     return rc < 0 ? rc : join_loop(h, err);
 }
 
-void cm_http_reload(struct cm_http *h)
-{
-    const struct cm_conf *conf = h->conf;
-    struct cm_limits defaults;
-
-    cm_conf_limits(conf, &defaults, &h->caps);
-    /* Every byte of a text may take six as an escape. */
-    h->answer_max = 6 * (2 * conf->max_output + 3 * conf->max_result) + conf->max_locals + 4096;
-}
-
 int cm_http_open(struct cm_loop *loop, const struct cm_http_config *config, struct cm_http **ret, struct cm_err *err)
 {
-    const struct cm_conf *conf = config->conf;
     struct cm_http *h = calloc(1, sizeof(*h));
 
     if (!h)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the HTTP server");
     h->loop = loop;
-    h->conf = conf;
-    h->sessions = config->sessions;
-    h->executor = config->executor;
-    h->metrics = config->metrics;
-    h->access = config->access;
-    h->loopback = config->loopback;
-    h->left = config->left;
-    h->left_arg = config->arg;
+    h->config = *config;
+    h->limits = config->limits;
     h->hangup_fd = -1;
-    cm_http_reload(h);
     int rc = build(h, err);
     if (rc < 0) {
         cm_http_free(h);
@@ -250,9 +247,13 @@ void cm_http_drain(struct cm_http *h)
     h->draining = true;
 }
 
+bool cm_http_draining(const struct cm_http *h)
+{
+    return h->draining;
+}
+
 static void stop_daemon(struct cm_http *h)
 {
-    h->closing = true;
     while (h->waiting)
         cm_http_gone(h->waiting);
     /* The daemon must not be stopped while a connection is suspended; a run lets the resumed ones go on. */

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "front/http/internal.h"
+#include "http/internal.h"
 
 static const struct {
     const char *name;
@@ -167,10 +167,15 @@ static int guard_framing(const struct headers *hd, struct cm_err *err)
     return 0;
 }
 
+static bool is(const char *type, size_t len, const char *wanted)
+{
+    return len == strlen(wanted) && strncasecmp(type, wanted, len) == 0;
+}
+
 /* Of a content type without its parameters: application/json, or any type whose suffix says that it is JSON. */
 static bool is_json(const char *type, size_t len)
 {
-    if (len == 16 && strncasecmp(type, "application/json", len) == 0)
+    if (is(type, len, "application/json"))
         return true;
     const char *slash = memchr(type, '/', len);
     return slash > type && len > 6 && strncasecmp(type + len - 5, "+json", 5) == 0 && !memchr(type, ',', len);
@@ -178,8 +183,7 @@ static bool is_json(const char *type, size_t len)
 
 static bool is_plain(const char *type, size_t len)
 {
-    return (len == 10 && strncasecmp(type, "text/plain", len) == 0) ||
-           (len == 33 && strncasecmp(type, "application/x-www-form-urlencoded", len) == 0);
+    return is(type, len, "text/plain") || is(type, len, "application/x-www-form-urlencoded");
 }
 
 static int guard_type(const struct headers *hd, struct cm_err *err)
@@ -194,22 +198,42 @@ static int guard_type(const struct headers *hd, struct cm_err *err)
     return cm_err_set(err, CM_ERR_MEDIA_TYPE, "Content-Type: \"%.100s\" is not application/json", type);
 }
 
+/* A file says what it is. A page of an allowed origin may send one; without its origin a page could have sent plain text
+ * from a form, anybody's. */
+static int guard_file_type(const struct headers *hd, struct cm_err *err)
+{
+    const char *type = hd->content_type;
+    size_t len = type ? strcspn(type, "; \t") : 0;
+
+    if (type && (is_json(type, len) || is(type, len, "application/octet-stream")))
+        return 0;
+    if (type && is(type, len, "text/plain") && (!hd->page || hd->origin))
+        return 0;
+    return cm_err_set(err, CM_ERR_MEDIA_TYPE,
+                      "Content-Type: \"%.100s\" is not text/plain, application/json or application/octet-stream",
+                      type ? type : "");
+}
+
 static bool has_body(const struct headers *hd)
 {
     return hd->transfer_encoding || (hd->content_length && strcmp(hd->content_length, "0") != 0);
 }
 
-int cm_http_guard(const struct cm_http *h, const struct route *route, const struct headers *hd, struct cm_err *err)
+int cm_http_guard(const struct cm_http *h, const struct cm_http_route *route, const struct headers *hd,
+                  struct cm_err *err)
 {
+    const char *origins = h->limits->allowed_origins ? h->limits->allowed_origins : "";
     int rc = guard_framing(hd, err);
 
     if (rc < 0)
         return rc;
-    if (hd->origin && !cm_http_origin_allowed(hd->origin, h->conf->allowed_origins))
+    if (hd->origin && !cm_http_origin_allowed(hd->origin, origins))
         return cm_err_set(err, CM_ERR_FORBIDDEN, "origin \"%.100s\" may not call", hd->origin);
-    if (h->loopback && hd->host && !cm_http_host_is_local(hd->host))
+    if (h->config.loopback && hd->host && !cm_http_host_is_local(hd->host))
         return cm_err_set(err, CM_ERR_FORBIDDEN, "host \"%.100s\" is not a name of this machine", hd->host);
-    return route && route->body != BODY_NONE && has_body(hd) ? guard_type(hd, err) : 0;
+    if (!route || route->body == CM_BODY_NONE || !has_body(hd))
+        return 0;
+    return route->body == CM_BODY_FILE ? guard_file_type(hd, err) : guard_type(hd, err);
 }
 
 static bool good_correlation(const char *given)

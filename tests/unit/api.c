@@ -22,6 +22,7 @@
 #include "conf/conf.h"
 #include "ev/loop.h"
 #include "front/http/internal.h"
+#include "http/internal.h"
 #include "net/door.h"
 #include "net/listen.h"
 #include "obs/metrics.h"
@@ -213,7 +214,7 @@ void cm_sessions_each(struct cm_sessions *m, void (*each)(void *arg, const struc
 /* The server */
 
 static struct cm_conf conf;
-static struct cm_http *http;
+static struct cm_api *api;
 static struct cm_door *door;
 static int stop_pipe[2];
 static pthread_t thread;
@@ -236,13 +237,13 @@ static struct cm_metrics *metrics;
 static void on_http(void *arg, int fd, const struct sockaddr *peer, socklen_t len)
 {
     (void)arg;
-    cm_http_adopt(http, fd, peer, len);
+    cm_http_adopt(cm_api_http(api), fd, peer, len);
 }
 
 static unsigned connections(void *arg)
 {
     (void)arg;
-    return cm_http_connections(http);
+    return cm_http_connections(cm_api_http(api));
 }
 
 static void open_door(void)
@@ -264,12 +265,12 @@ static int start(void **state)
     conf.max_code_length = 100;
     manager.loop = cm_loop_new(NULL);
     metrics = cm_metrics_new();
-    struct cm_http_config config = {.conf = &conf,
-                                    .sessions = &manager,
-                                    .executor = (struct cm_executor *)&manager,
-                                    .metrics = metrics,
-                                    .loopback = true};
-    assert_int_equal(cm_http_open(manager.loop, &config, &http, NULL), 0);
+    struct cm_api_config config = {.conf = &conf,
+                                   .sessions = &manager,
+                                   .executor = (struct cm_executor *)&manager,
+                                   .metrics = metrics,
+                                   .loopback = true};
+    assert_int_equal(cm_api_open(manager.loop, &config, &api, NULL), 0);
     open_door();
     assert_int_equal(pipe(stop_pipe), 0);
     stop_watch = cm_watch_open(manager.loop, stop_pipe[0], CM_EV_READ, on_stop, manager.loop, NULL);
@@ -283,7 +284,7 @@ static int stop(void **state)
     pthread_join(thread, NULL);
     cm_watch_close(stop_watch);
     door = cm_door_free(door);
-    http = cm_http_free(http);
+    api = cm_api_free(api);
     cm_loop_free(manager.loop);
     cm_metrics_free(metrics);
     close(stop_pipe[0]);

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where a request's body stays: in memory, or in a file in memory that a handler may pass on. */
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "http/internal.h"
+
+/* Bodies of all requests together take up to this many times what one may have: many clients that each send what one may
+ * send would take the memory of everybody. */
+#define HELD_FACTOR 4
+
+bool cm_http_takes_file(const struct cm_request *rq)
+{
+    return rq->route && rq->route->body == CM_BODY_FILE;
+}
+
+bool cm_http_body_too_long(const struct cm_request *rq, uint64_t declared)
+{
+    const struct cm_http_limits *l = rq->http->limits;
+
+    return declared > (cm_http_takes_file(rq) ? l->upload_max : l->body_max);
+}
+
+int cm_http_say_too_long(const struct cm_request *rq, struct cm_err *err)
+{
+    const struct cm_http_limits *l = rq->http->limits;
+    bool file = cm_http_takes_file(rq);
+
+    return cm_err_set(err, CM_ERR_TOO_LARGE, "body: has more than the %llu bytes of %s",
+                      (unsigned long long)(file ? l->upload_max : l->body_max),
+                      !file               ? "MAX_BODY"
+                      : l->upload_setting ? l->upload_setting
+                                          : "MAX_UPLOAD");
+}
+
+static int say_full(struct cm_err *err)
+{
+    return cm_err_set(err, CM_ERR_NO_MEMORY, "body: too many large requests at once");
+}
+
+static int keep_in_memory(struct cm_request *rq, const char *data, size_t len, struct cm_err *err)
+{
+    struct cm_http *h = rq->http;
+
+    if (h->held + len > HELD_FACTOR * h->limits->body_max)
+        return say_full(err);
+    int rc = cm_buf_append(&rq->body, data, len);
+    if (rc == CM_ERR_TOO_LARGE)
+        return cm_http_say_too_long(rq, err);
+    if (rc < 0)
+        return say_full(err);
+    h->held += len;
+    return 0;
+}
+
+static int write_piece(struct file *f, const char *data, size_t len, struct cm_err *err)
+{
+    if (f->fd < 0)
+        f->fd = memfd_create("body", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (f->fd < 0)
+        return cm_err_sys(err, errno, "body: file in memory");
+    for (size_t done = 0; done < len;) {
+        ssize_t n = pwrite(f->fd, data + done, len - done, (off_t)(f->len + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return say_full(err);
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+static int keep_in_file(struct cm_request *rq, const char *data, size_t len, struct cm_err *err)
+{
+    struct cm_http *h = rq->http;
+    uint64_t max = h->limits->upload_max;
+
+    if (rq->file.len + len > max)
+        return cm_http_say_too_long(rq, err);
+    if (h->held_files + len > HELD_FACTOR * max)
+        return say_full(err);
+    int rc = write_piece(&rq->file, data, len, err);
+    if (rc < 0)
+        return rc;
+    rq->file.len += len;
+    h->held_files += len;
+    return 0;
+}
+
+int cm_http_keep(struct cm_request *rq, const char *data, size_t len, struct cm_err *err)
+{
+    return cm_http_takes_file(rq) ? keep_in_file(rq, data, len, err) : keep_in_memory(rq, data, len, err);
+}
+
+static void forget_memory(struct cm_request *rq)
+{
+    rq->http->held -= rq->body.len;
+    cm_buf_done(&rq->body);
+}
+
+static void forget_file(struct cm_request *rq)
+{
+    rq->file.fd = cm_fd_close(rq->file.fd);
+    rq->http->held_files -= rq->file.len;
+    rq->file.len = 0;
+}
+
+void cm_http_forget_body(struct cm_request *rq)
+{
+    forget_memory(rq);
+    forget_file(rq);
+}
+
+char *cm_request_body(struct cm_request *rq, size_t *ret_len)
+{
+    *ret_len = rq->body.len;
+    return cm_buf_data(&rq->body);
+}
+
+int cm_request_file(struct cm_request *rq, uint64_t *ret_len)
+{
+    *ret_len = rq->file.len;
+    return rq->file.fd;
+}
+
+/* It goes on counting among all files until the request has ended: that is how long it is known. */
+int cm_request_take_file(struct cm_request *rq, uint64_t *ret_len)
+{
+    int fd = cm_request_file(rq, ret_len);
+
+    rq->file.fd = -1;
+    return fd;
+}
+
+void cm_request_drop_body(struct cm_request *rq)
+{
+    forget_memory(rq);
+    if (rq->file.fd >= 0)
+        forget_file(rq);
+}
