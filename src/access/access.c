@@ -32,6 +32,7 @@ struct entry {
 
 struct cm_access {
     struct cm_metrics *metrics;
+    char key_name[32], key_file_name[32], keys_file_name[32]; /* of the settings */
     char key_file[PATH_MAX_HERE], keys_file[PATH_MAX_HERE];
     uint8_t blind[DIGEST]; /* random; entries are HMACs under it: memory that leaks gives nothing to try keys against */
     struct secrets fixed; /* of the setting, which a reload without a configuration keeps */
@@ -171,9 +172,9 @@ static int load(struct cm_access *a, const char *key_file, const char *keys_file
     int rc = copy_secrets(&all, fixed, err);
 
     if (rc == 0)
-        rc = read_file("CODEMODE_API_KEY_FILE", key_file, &a->key_mark, &all, cm_secrets_read_plain, err);
+        rc = read_file(a->key_file_name, key_file, &a->key_mark, &all, cm_secrets_read_plain, err);
     if (rc == 0)
-        rc = read_file("CODEMODE_KEYS_FILE", keys_file, &a->keys_mark, &all, cm_secrets_read_named, err);
+        rc = read_file(a->keys_file_name, keys_file, &a->keys_mark, &all, cm_secrets_read_named, err);
     if (rc == 0)
         rc = spread_limits(&all, err);
     if (rc == 0 && all.count == 0 && a->count > 0)
@@ -194,9 +195,9 @@ static int load_config(struct cm_access *a, const struct cm_access_config *confi
     int rc = 0;
 
     if (strlen(key_file) >= PATH_MAX_HERE || strlen(keys_file) >= PATH_MAX_HERE)
-        return cm_err_set(err, CM_ERR_CONFIG, "CODEMODE_API_KEY_FILE or CODEMODE_KEYS_FILE: the path is too long");
+        return cm_err_set(err, CM_ERR_CONFIG, "%s or %s: the path is too long", a->key_file_name, a->keys_file_name);
     if (config->key && *config->key)
-        rc = cm_secrets_add(&fixed, "CODEMODE_API_KEY", config->key, err);
+        rc = cm_secrets_add(&fixed, a->key_name, config->key, err);
     if (rc == 0)
         rc = load(a, key_file, keys_file, &fixed, err);
     if (rc < 0) {
@@ -218,6 +219,10 @@ int cm_access_open(const struct cm_access_config *config, struct cm_metrics *met
     if (!a)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for keys");
     a->metrics = metrics;
+    const char *prefix = config->prefix ? config->prefix : "CODEMODE";
+    snprintf(a->key_name, sizeof(a->key_name), "%s_API_KEY", prefix);
+    snprintf(a->key_file_name, sizeof(a->key_file_name), "%s_API_KEY_FILE", prefix);
+    snprintf(a->keys_file_name, sizeof(a->keys_file_name), "%s_KEYS_FILE", prefix);
     int rc = gnutls_rnd(GNUTLS_RND_KEY, a->blind, DIGEST) < 0
                  ? cm_err_set(err, CM_ERR_SYSTEM, "keys: no random numbers")
                  : load_config(a, config, err);

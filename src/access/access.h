@@ -39,6 +39,7 @@ struct cm_key {
 
 /* "" or NULL for none. */
 struct cm_access_config {
+    const char *prefix; /* of the variables in messages; NULL: CODEMODE */
     const char *key, *key_file, *keys_file;
 };
 

@@ -28,15 +28,12 @@ static int put_words(struct cm_buf *buf, const char *text)
     return rc < 0 ? rc : cm_json_put_string(buf, cm_buf_data(&words), words.len);
 }
 
-static int write_error(struct cm_buf *buf, const struct cm_err *err, bool error_member)
+static int write_error(struct cm_buf *buf, const struct cm_err *err)
 {
     const struct cm_err_info *info = cm_err_info(err->code);
     int rc;
 
-    if (error_member && ((rc = cm_buf_puts(buf, "{\"error\":")) < 0 || (rc = put_words(buf, err->text)) < 0))
-        return rc;
-    if ((rc = cm_buf_puts(buf, error_member ? ",\"detail\":" : "{\"detail\":")) < 0 ||
-        (rc = put_words(buf, err->text)) < 0)
+    if ((rc = cm_buf_puts(buf, "{\"detail\":")) < 0 || (rc = put_words(buf, err->text)) < 0)
         return rc;
     return cm_buf_printf(buf, ",\"code\":\"%s\",\"remediation\":\"%s\"}", info->short_name, info->remediation);
 }
@@ -50,7 +47,8 @@ void cm_http_set_error(struct cm_request *rq, const struct cm_err *err)
     a->status = (unsigned)cm_err_info(err->code)->http;
     a->content_type = NULL;
     a->retry_after = cm_err_info(err->code)->retry;
-    if (write_error(&a->body, err, rq->http->config.error_member) < 0)
+    const struct cm_http_config *c = &rq->http->config;
+    if ((c->error_body ? c->error_body(rq, err, &a->body) : write_error(&a->body, err)) < 0)
         a->status = 0; /* not even memory for this: the connection is closed */
 }
 

@@ -54,7 +54,8 @@ struct cm_http_config {
     const struct cm_http_limits *limits;
     struct cm_metrics *metrics;
     struct cm_access *access; /* NULL: everybody may call */
-    bool error_member; /* errors have "error", too, the same text as "detail" */
+    /* Writes an error in the owner's own shape; NULL: {"detail", "code", "remediation"}. 0 or the buffer's error. */
+    int (*error_body)(const struct cm_request *rq, const struct cm_err *err, struct cm_buf *to);
     bool loopback; /* nobody from outside can connect: names of this machine are the only good ones */
     void *app; /* of the routes' owner: cm_request_app() */
     /* Before the handler, when the body is there, or before it where it is a file; may be NULL. Negative refuses the
@@ -78,7 +79,8 @@ struct cm_http *cm_http_free(struct cm_http *h);
 /* A request. Pointers live as long as it does: until the handler has answered, and while it waits or streams. */
 
 void *cm_request_app(const struct cm_request *rq);
-const struct cm_http_route *cm_request_route(const struct cm_request *rq);
+const struct cm_http_route *cm_request_route(const struct cm_request *rq); /* NULL: there is none */
+const char *cm_request_path(const struct cm_request *rq);
 /* What the i-th {...} of the path stands for, 0 the first; "" where there is none. */
 const char *cm_request_variable(const struct cm_request *rq, unsigned i);
 /* NULL where there is none. */
@@ -104,7 +106,7 @@ void *cm_request_user(const struct cm_request *rq);
 /* Answers. The first one counts. */
 
 void cm_request_fail(struct cm_request *rq,
-                     const struct cm_err *err); /* {"detail","code","remediation"}, as errors.def says */
+                     const struct cm_err *err); /* the shape of error_body, what errors.def says */
 void cm_request_answer(struct cm_request *rq, unsigned status, const char *json);
 /* Takes the buffer's contents; JSON where content_type is NULL. `rc`, the result of writing them: negative answers that
  * error instead. */

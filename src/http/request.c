@@ -282,6 +282,11 @@ void *cm_request_app(const struct cm_request *rq)
     return rq->http->config.app;
 }
 
+const char *cm_request_path(const struct cm_request *rq)
+{
+    return rq->path;
+}
+
 const struct cm_http_route *cm_request_route(const struct cm_request *rq)
 {
     return rq->route;

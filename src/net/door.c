@@ -447,6 +447,11 @@ void cm_door_shut(struct cm_door *d)
     cm_timer_stop(d->pause);
 }
 
+unsigned cm_door_ports(const struct cm_door *d)
+{
+    return d->config.ports_count;
+}
+
 unsigned cm_door_port(const struct cm_door *d, unsigned which)
 {
     return d->listeners[which].port;
@@ -456,10 +461,19 @@ unsigned cm_door_port(const struct cm_door *d, unsigned which)
 
 static int open_listeners(struct cm_door *d, struct cm_err *err)
 {
+    const struct cm_listen_inherited *inherited = d->config.inherited;
+
+    if (inherited && inherited->count > 0)
+        d->config.ports_count = inherited->count;
     for (unsigned i = 0; i < d->config.ports_count; i++) {
         struct listener *l = &d->listeners[i];
         l->door = d;
-        l->fd = cm_listen(&d->config.address, d->config.ports[i], &l->port, err);
+        if (inherited && inherited->count > 0) {
+            l->fd = inherited->fds[i];
+            l->port = inherited->ports[i];
+        } else {
+            l->fd = cm_listen(&d->config.address, d->config.ports[i], &l->port, err);
+        }
         if (l->fd < 0)
             return l->fd;
     }

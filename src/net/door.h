@@ -15,6 +15,7 @@
 #include "net/resolve.h"
 
 struct cm_door;
+struct cm_listen_inherited;
 struct cm_loop;
 struct cm_metrics;
 struct cm_stream;
@@ -31,6 +32,8 @@ struct cm_door_ops {
 };
 
 struct cm_door_config {
+    const struct cm_listen_inherited
+        *inherited; /* where it has some: they are taken, and the next three do not count */
     struct cm_address address;
     const unsigned *ports;
     unsigned ports_count; /* up to CM_DOOR_PORTS_MAX */
@@ -42,7 +45,8 @@ struct cm_door_config {
 
 int cm_door_open(struct cm_loop *loop, const struct cm_door_config *config, const struct cm_door_ops *ops, void *arg,
                  struct cm_door **ret, struct cm_err *err);
-/* The ports that it listens on, in the order of the configuration. */
+/* The ports that it listens on, in the order of the configuration; how many. */
+unsigned cm_door_ports(const struct cm_door *d);
 unsigned cm_door_port(const struct cm_door *d, unsigned which);
 /* A connection that was handed out has ended: there may be room for another one. */
 void cm_door_more(struct cm_door *d);

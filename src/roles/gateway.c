@@ -49,7 +49,9 @@ struct gateway {
     struct cm_api *api;
     struct cm_rpc *rpc;
     struct cm_door *door;
+    struct cm_listen_inherited inherited; /* in place of the address, where there are some */
     struct cm_address address;
+    bool loopback;
     struct cm_secrets secrets;
     struct cm_signal *term, *interrupt, *hangup;
     struct cm_timer *linger;
@@ -205,11 +207,45 @@ static int look_at_machine(struct gateway *g, struct cm_err *err)
     return err->code;
 }
 
-static int open_secrets(struct gateway *g, struct cm_err *err)
+static struct cm_secrets_config secrets_config(const struct gateway *g)
+{
+    const struct cm_conf *c = g->conf;
+
+    return (struct cm_secrets_config){
+        .prefix = "CODEMODE",
+        .access = {.key = c->api_key, .key_file = c->api_key_file, .keys_file = c->keys_file},
+        .host = c->host,
+        .loopback = g->loopback,
+        .allow_keyless = c->allow_keyless,
+        .tls = c->tls,
+        .tls_require_client_auth = c->tls_require_client_auth,
+        .tls_mode = c->tls_mode,
+        .tls_cert_file = c->tls_cert_file,
+        .tls_key_file = c->tls_key_file,
+        .tls_ca_file = c->tls_ca_file,
+        .callback_tls = c->callback_tls,
+        .callback_ca_file = c->callback_tls_ca_file,
+        .callback_cert_file = c->callback_tls_client_cert,
+        .callback_key_file = c->callback_tls_client_key,
+        .callback_target = c->main_app_target,
+        .interval_s = c->secrets_interval,
+    };
+}
+
+static int find_place(struct gateway *g, struct cm_err *err)
 {
     int rc = cm_listen_address(g->conf->host, &g->address, err);
 
-    return rc < 0 ? rc : cm_secrets_open(g->loop, g->conf, g->metrics, &g->address, &g->secrets, err);
+    g->loopback = g->inherited.count > 0 ? g->inherited.loopback : rc == 0 && cm_address_is_loopback(&g->address);
+    return g->inherited.count > 0 ? 0 : rc;
+}
+
+static int open_secrets(struct gateway *g, struct cm_err *err)
+{
+    int rc = find_place(g, err);
+    struct cm_secrets_config config = secrets_config(g);
+
+    return rc < 0 ? rc : cm_secrets_open(g->loop, &config, g->metrics, &g->secrets, err);
 }
 
 /* The tool service gets to know our key and certificate by the next connection. */
@@ -301,6 +337,7 @@ static int open_door(struct gateway *g, struct cm_err *err)
         .http = on_http, .h2_fd = on_h2_fd, .h2_stream = on_h2_stream, .connections = count_connections};
     const struct cm_conf *c = g->conf;
     struct cm_door_config door = {
+        .inherited = &g->inherited,
         .ports = c->port.at,
         .ports_count = c->port.count,
         .connections_max = c->max_connections,
@@ -315,7 +352,7 @@ static int open_door(struct gateway *g, struct cm_err *err)
         .executor = g->executor,
         .metrics = g->metrics,
         .access = g->secrets.access,
-        .loopback = cm_address_is_loopback(&g->address),
+        .loopback = g->loopback,
         .left = on_left,
         .arg = g,
     };
@@ -328,10 +365,11 @@ static void log_serving(const struct gateway *g)
 {
     char ports[40] = "";
 
-    for (unsigned i = 0; i < g->conf->port.count; i++)
+    for (unsigned i = 0; i < cm_door_ports(g->door); i++)
         snprintf(ports + strlen(ports), sizeof ports - strlen(ports), "%s%u", i > 0 ? "," : "",
                  cm_door_port(g->door, i));
-    cm_log(CM_LOG_INFO, "serving", CM_LOG_STR("version", CM_VERSION), CM_LOG_STR("host", g->conf->host),
+    cm_log(CM_LOG_INFO, "serving", CM_LOG_STR("version", CM_VERSION),
+           CM_LOG_STR("host", g->inherited.count > 0 ? "inherited" : g->conf->host),
            CM_LOG_INT("port", cm_door_port(g->door, 0)), CM_LOG_STR("ports", ports),
            CM_LOG_INT("max_sessions", g->conf->max_sessions));
 }
@@ -395,7 +433,8 @@ int cm_gateway_run(const struct cm_conf *conf, struct cm_err *err)
     return_memory();
     cm_log_open(STDOUT_FILENO, (enum cm_log_level)conf->log_level);
     log_warnings(conf);
-    int r = look_at_machine(&g, err);
+    int r = cm_listen_inherit(&g.inherited, err);
+    r = r ? r : look_at_machine(&g, err);
     r = r ? r : open_rooms(&g, err);
     if (r == 0) {
         log_serving(&g);

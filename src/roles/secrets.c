@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "roles/secrets.h"
 
+#include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/prctl.h>
 
 #include "access/access.h"
-#include "conf/conf.h"
 #include "ev/loop.h"
-#include "net/listen.h"
 #include "net/tls.h"
 #include "obs/log.h"
 
@@ -24,13 +24,16 @@ static int parse_mode(const char *text, enum cm_tls_mode *ret, struct cm_err *er
     return 0;
 }
 
-static void warn_of_idle_files(const char *setting, const char *file)
+static void warn_of_idle_files(const struct cm_secrets_config *c, const char *what, const char *file)
 {
+    char setting[40];
+
+    snprintf(setting, sizeof(setting), "%s_%s_ENABLED", c->prefix, what);
     if (*file)
         cm_log(CM_LOG_WARNING, "tls_is_not_enabled", CM_LOG_STR("setting", setting), CM_LOG_STR("path", file));
 }
 
-static int open_tls(const struct cm_conf *c, struct cm_tls **ret, struct cm_err *err)
+static int open_tls(const struct cm_secrets_config *c, struct cm_tls **ret, struct cm_err *err)
 {
     struct cm_tls_config config = {.prefix = "tls",
                                    .server = true,
@@ -43,46 +46,43 @@ static int open_tls(const struct cm_conf *c, struct cm_tls **ret, struct cm_err 
     if (rc < 0)
         return rc;
     if (!c->tls && c->tls_require_client_auth)
-        return cm_err_set(err, CM_ERR_CONFIG, "tls.require_client_auth: needs TLS; set CODEMODE_TLS_ENABLED=true");
+        return cm_err_set(err, CM_ERR_CONFIG, "tls.require_client_auth: needs TLS; set %s_TLS_ENABLED=true", c->prefix);
     if (!c->tls)
-        warn_of_idle_files("CODEMODE_TLS_ENABLED", c->tls_cert_file);
+        warn_of_idle_files(c, "TLS", c->tls_cert_file);
     *ret = c->tls ? cm_tls_new(&config, err) : NULL;
     return c->tls && !*ret ? CM_ERR_CONFIG : 0;
 }
 
-static int open_callback_tls(const struct cm_conf *c, struct cm_tls **ret, struct cm_err *err)
+static int open_callback_tls(const struct cm_secrets_config *c, struct cm_tls **ret, struct cm_err *err)
 {
-    const char *ca = c->callback_tls_ca_file;
+    const char *ca = c->callback_ca_file ? c->callback_ca_file : "";
     struct cm_tls_config config = {.prefix = "callback_tls",
                                    .mode = *ca ? CM_TLS_CUSTOM : CM_TLS_SYSTEM,
-                                   .cert_file = c->callback_tls_client_cert,
-                                   .key_file = c->callback_tls_client_key,
+                                   .cert_file = c->callback_cert_file,
+                                   .key_file = c->callback_key_file,
                                    .ca_file = ca};
 
-    if (!c->callback_tls)
-        warn_of_idle_files("CODEMODE_CALLBACK_TLS_ENABLED", *ca ? ca : c->callback_tls_client_cert);
+    if (!c->callback_tls && c->callback_target)
+        warn_of_idle_files(c, "CALLBACK_TLS", *ca ? ca : c->callback_cert_file);
     *ret = c->callback_tls ? cm_tls_new(&config, err) : NULL;
     return c->callback_tls && !*ret ? CM_ERR_CONFIG : 0;
 }
 
 /* Keys */
 
-static struct cm_access_config access_config(const struct cm_conf *c)
+static int check_exposure(const struct cm_secrets *s, struct cm_err *err)
 {
-    return (struct cm_access_config){.key = c->api_key, .key_file = c->api_key_file, .keys_file = c->keys_file};
-}
+    const struct cm_secrets_config *c = &s->config;
 
-static int check_exposure(const struct cm_secrets *s, const struct cm_address *address, struct cm_err *err)
-{
-    if (cm_access_on(s->access) || cm_address_is_loopback(address))
+    if (cm_access_on(s->access) || c->loopback)
         return 0;
-    if (!s->conf->allow_keyless)
+    if (!c->allow_keyless)
         return cm_err_set(err, CM_ERR_CONFIG,
-                          "others can reach HOST \"%.80s\", and there is no key: set CODEMODE_API_KEY, "
-                          "CODEMODE_API_KEY_FILE or CODEMODE_KEYS_FILE, or listen on 127.0.0.1, or, where something "
+                          "others can reach HOST \"%.80s\", and there is no key: set %s_API_KEY, "
+                          "%s_API_KEY_FILE or %s_KEYS_FILE, or listen on 127.0.0.1, or, where something "
                           "else decides who may call, say ALLOW_KEYLESS=true (--allow-keyless)",
-                          s->conf->host);
-    cm_log(CM_LOG_WARNING, "serving_without_key", CM_LOG_STR("host", s->conf->host));
+                          c->host, c->prefix, c->prefix, c->prefix);
+    cm_log(CM_LOG_WARNING, "serving_without_key", CM_LOG_STR("host", c->host));
     return 0;
 }
 
@@ -99,8 +99,9 @@ static bool is_beside_us(const char *target)
 /* The tool service is shown our key with every call. */
 static void check_callback(const struct cm_secrets *s)
 {
-    if (cm_access_on(s->access) && !s->callback_tls && !is_beside_us(s->conf->main_app_target))
-        cm_log(CM_LOG_WARNING, "key_travels_in_clear", CM_LOG_STR("target", s->conf->main_app_target),
+    if (cm_access_on(s->access) && s->config.callback_target && !s->callback_tls &&
+        !is_beside_us(s->config.callback_target))
+        cm_log(CM_LOG_WARNING, "key_travels_in_clear", CM_LOG_STR("target", s->config.callback_target),
                CM_LOG_STR("remedy", "CODEMODE_CALLBACK_TLS_ENABLED=true, or a network that nobody else is in"));
 }
 
@@ -117,9 +118,8 @@ static void say(const char *what, int rc, const struct cm_err *err)
 
 static void reload_keys(struct cm_secrets *s)
 {
-    struct cm_access_config config = access_config(s->conf);
     struct cm_err err;
-    int rc = cm_access_reload(s->access, &config, &err);
+    int rc = cm_access_reload(s->access, &s->config.access, &err);
 
     say("keys", rc, &err);
     if (rc == 0 && s->changed)
@@ -170,17 +170,15 @@ static void keep_from_neighbours(const struct cm_secrets *s)
         prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
-int cm_secrets_open(struct cm_loop *loop, const struct cm_conf *conf, struct cm_metrics *metrics,
-                    const struct cm_address *address, struct cm_secrets *ret, struct cm_err *err)
+int cm_secrets_open(struct cm_loop *loop, const struct cm_secrets_config *config, struct cm_metrics *metrics,
+                    struct cm_secrets *ret, struct cm_err *err)
 {
-    struct cm_access_config config = access_config(conf);
-    uint64_t interval_ms = (uint64_t)(conf->secrets_interval * 1e3);
+    uint64_t interval_ms = (uint64_t)(config->interval_s * 1e3);
     int rc;
 
-    ret->conf = conf;
-    if ((rc = cm_access_open(&config, metrics, &ret->access, err)) < 0 ||
-        (rc = check_exposure(ret, address, err)) < 0 || (rc = open_tls(conf, &ret->tls, err)) < 0 ||
-        (rc = open_callback_tls(conf, &ret->callback_tls, err)) < 0)
+    ret->config = *config;
+    if ((rc = cm_access_open(&config->access, metrics, &ret->access, err)) < 0 || (rc = check_exposure(ret, err)) < 0 ||
+        (rc = open_tls(config, &ret->tls, err)) < 0 || (rc = open_callback_tls(config, &ret->callback_tls, err)) < 0)
         return rc;
     check_callback(ret);
     keep_from_neighbours(ret);

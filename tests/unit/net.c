@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Streams over real sockets. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,10 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "net/listen.h"
 #include "net_world.h"
 
 static void ping_pong(void **state)
@@ -200,9 +203,53 @@ static void connecting_has_a_deadline(void **state)
     world_close(&w);
 }
 
+/* In a process of its own, whose descriptors from 3 on are free to take. */
+static void inherit_in_child(const char *host, int type, const char *pid, const char *count, int expect)
+{
+    pid_t child = fork();
+
+    if (child == 0) {
+        struct cm_listen_inherited in = {0};
+        struct cm_address a;
+        unsigned port = 0;
+        char own[16];
+        struct cm_err err;
+        cm_listen_address(host, &a, &err);
+        int fd = type == SOCK_STREAM ? cm_listen(&a, 0, &port, &err) : socket(AF_INET, type, 0);
+        dup2(fd, 3);
+        snprintf(own, sizeof own, "%d", (int)getpid());
+        setenv("LISTEN_PID", pid ? pid : own, 1);
+        setenv("LISTEN_FDS", count, 1);
+        int rc = cm_listen_inherit(&in, &err);
+        bool gone = !getenv("LISTEN_PID") && !getenv("LISTEN_FDS");
+        if (rc < 0)
+            _exit(gone && rc == CM_ERR_CONFIG ? 90 : 91);
+        if (in.count == 0)
+            _exit(gone && in.loopback ? 80 : 81);
+        bool kept = fcntl(3, F_GETFD) == FD_CLOEXEC && (fcntl(3, F_GETFL) & O_NONBLOCK);
+        _exit(!gone || !kept || in.fds[0] != 3 || in.ports[0] != port ? 71 : in.loopback ? 70 : 72);
+    }
+    int status = 0;
+    assert_true(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), expect);
+}
+
+static void takes_a_supervisors_sockets(void **state)
+{
+    (void)state;
+    inherit_in_child("127.0.0.1", SOCK_STREAM, NULL, "1", 70);
+    inherit_in_child("::1", SOCK_STREAM, NULL, "1", 70);
+    inherit_in_child("0.0.0.0", SOCK_STREAM, NULL, "1", 72); /* others can reach it */
+    inherit_in_child("127.0.0.1", SOCK_STREAM, "1", "1", 80); /* meant for another process */
+    inherit_in_child("127.0.0.1", SOCK_STREAM, NULL, "0", 80);
+    inherit_in_child("127.0.0.1", SOCK_STREAM, NULL, "5", 90);
+    inherit_in_child("127.0.0.1", SOCK_DGRAM, NULL, "1", 90);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(takes_a_supervisors_sockets),
         cmocka_unit_test(ping_pong),
         cmocka_unit_test(queue_has_a_maximum),
         cmocka_unit_test(close_lingers),
