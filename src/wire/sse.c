@@ -92,7 +92,7 @@ static const char *find_break(const char *at, const char *end)
 {
     while (at < end && *at != '\n' && *at != '\r')
         at++;
-    return at < end ? at : NULL;
+    return at;
 }
 
 int cm_sse_feed(struct cm_sse *s, const char *bytes, size_t len,
@@ -106,19 +106,17 @@ int cm_sse_feed(struct cm_sse *s, const char *bytes, size_t len,
         s->after_cr = 0;
         if (bytes == end)
             break;
-        const char *stop = find_break(bytes, end);
-        size_t piece = (size_t)((stop ? stop : end) - bytes);
-        const char *line = bytes;
-        size_t line_len = piece;
+        const char *stop = find_break(bytes, end), *line = bytes;
+        size_t line_len = (size_t)(stop - bytes);
         int rc = 0;
-        if (!stop || s->line.len > 0) { /* a line that is cut; a whole one is read where it stands */
-            rc = cm_buf_append(&s->line, bytes, piece);
+        if (stop == end || s->line.len > 0) { /* a line that is cut; a whole one is read where it stands */
+            rc = cm_buf_append(&s->line, bytes, line_len);
             line = cm_buf_data(&s->line);
             line_len = s->line.len;
         }
-        bytes += piece + (stop != NULL);
-        if (rc == 0 && stop) {
-            s->after_cr = *stop == '\r';
+        bytes = stop;
+        if (rc == 0 && stop < end) {
+            s->after_cr = *bytes++ == '\r';
             rc = take_line(s, line, line_len, each, arg);
             cm_buf_clear(&s->line);
         }

@@ -635,7 +635,7 @@ static void no_child_has_our_connections(void **state)
     run_path(&w, &x, "/echo");
     unsigned seen = 0;
     for (int fd = 3; fd < 64; fd++) {
-        struct sockaddr_in peer;
+        struct sockaddr_in peer = {0};
         socklen_t len = sizeof peer;
         if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0 && peer.sin_family == AF_INET &&
             ntohs(peer.sin_port) == w.server.port) {
