@@ -98,6 +98,8 @@ static void set_running(struct cm_fetch *f, bool running)
 
     f->running = running;
     e->running += running ? 1u : -1u;
+    if (!f->beside)
+        e->counted += running ? 1u : -1u;
     /* What curl keeps when one more has ended: it counts those that are in use, too, and takes 0 for another word. */
     long keep = (long)(e->running + e->idle_max) - 1;
     curl_multi_setopt(e->multi, CURLMOPT_MAXCONNECTS, keep > 0 ? keep : 1L);
@@ -126,7 +128,7 @@ static void work(void *arg);
 
 static void admit_next(struct cm_egress *e)
 {
-    if (e->queue && e->running < e->connections_max)
+    if (e->queue && e->counted < e->connections_max)
         cm_task_post(e->loop, &e->queue->task, work, e->queue);
 }
 
@@ -195,7 +197,7 @@ static void work(void *arg)
     if (f->state == CANCELLED) {
         dispose(f);
         admit_next(e);
-    } else if (f->state == NEW && e->running < e->connections_max) {
+    } else if (f->state == NEW && (f->beside || e->counted < e->connections_max)) {
         withdraw(f);
         f->state = RUNNING;
         if (curl_multi_add_handle(e->multi, f->easy) == CURLM_OK)
@@ -216,7 +218,8 @@ int cm_fetch_start(struct cm_egress *e, const struct cm_fetch_request *req, cons
 
     if (!f)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a request");
-    *f = (struct cm_fetch){.e = e, .ops = *ops, .arg = arg, .body_fd = -1, .start_ns = cm_clock_ns()};
+    *f = (struct cm_fetch){
+        .e = e, .ops = *ops, .arg = arg, .beside = req->beside, .body_fd = -1, .start_ns = cm_clock_ns()};
     int rc = cm_fetch_set_up(f, req, err);
     if (rc == 0 && (f->idle_ns > 0 || f->total_ns > 0)) {
         f->timer = cm_timer_open(e->loop, on_deadline, f, err);

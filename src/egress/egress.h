@@ -40,6 +40,7 @@ struct cm_fetch_request {
     double idle_timeout_s; /* without a byte of the answer; 0: none */
     double timeout_s; /* of the whole; 0: none */
     uint64_t answer_max; /* bytes of the answer's body; more ends it as CM_FETCH_TOO_LARGE */
+    bool beside; /* connections_max does not count it and it never waits for others: where those may wait for it */
 };
 
 enum cm_fetch_failure {

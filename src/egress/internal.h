@@ -19,7 +19,7 @@ struct cm_fetch {
     struct cm_fetch *queue_prev, *queue_next; /* of those that wait for a connection */
     struct cm_egress *e;
     enum state state;
-    bool queued, running;
+    bool queued, running, beside;
     struct cm_task task;
     struct cm_timer *timer; /* NULL: no timeout but that of connecting */
 
@@ -50,7 +50,9 @@ struct cm_egress {
     struct cm_timer *timer;
     CURLM *multi;
     struct cm_fetch *all, *queue;
-    unsigned running, connections_max, idle_max;
+    unsigned running; /* as curl sees it */
+    unsigned counted; /* those for whom there is a limit */
+    unsigned connections_max, idle_max;
     char *ca_file;
 };
 

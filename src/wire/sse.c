@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define BOM       "\xef\xbb\xbf"
+#define KEEP_MAX  65536 /* a buffer that a large event has made larger than this is not kept for the next one */
 #define FIELD_MAX 64 /* what a line holds beside the data: the field's name, a mark of byte order */
 
 void cm_sse_init(struct cm_sse *s, size_t max)
@@ -26,6 +27,14 @@ static void keep(char to[static 64], const char *value, size_t len)
         len = 63;
     memcpy(to, value, len);
     to[len] = '\0';
+}
+
+static void empty(struct cm_buf *b)
+{
+    if (b->cap > KEEP_MAX)
+        cm_buf_done(b);
+    else
+        cm_buf_clear(b);
 }
 
 static bool is(const char *name, size_t len, const char *wanted)
@@ -69,7 +78,7 @@ static int end_event(struct cm_sse *s, int (*each)(void *arg, const char *event,
         data[len] = '\0';
         rc = each(arg, s->event[0] ? s->event : "message", data, len);
     }
-    cm_buf_clear(&s->data);
+    empty(&s->data);
     s->event[0] = '\0';
     return rc;
 }
@@ -118,7 +127,7 @@ int cm_sse_feed(struct cm_sse *s, const char *bytes, size_t len,
         if (rc == 0 && stop < end) {
             s->after_cr = *bytes++ == '\r';
             rc = take_line(s, line, line_len, each, arg);
-            cm_buf_clear(&s->line);
+            empty(&s->line);
         }
         if (rc < 0)
             return rc;

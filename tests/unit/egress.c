@@ -603,6 +603,29 @@ static void waits_for_a_free_connection(void **state)
     world_close(&w);
 }
 
+static void goes_beside_the_limit(void **state)
+{
+    struct fetch held = {0}, waits = {0}, beside = {0};
+    struct world w;
+
+    (void)state;
+    world_open(&w, 1, 1);
+    struct cm_fetch_request req = request(&w, "GET", "/silent");
+    fetch_begin(&held, &w, &req);
+    req = request(&w, "GET", "/echo");
+    fetch_begin(&waits, &w, &req);
+    req.beside = true;
+    run(&w, &beside, &req);
+    assert_int_equal(beside.end.why, CM_FETCH_OK);
+    assert_int_equal(waits.dones, 0);
+    cm_fetch_cancel(held.f);
+    await_ended(&w, 2);
+    assert_int_equal(waits.end.why, CM_FETCH_OK);
+    fetch_end(&beside);
+    fetch_end(&waits);
+    world_close(&w);
+}
+
 static void ends_with_requests_under_way(void **state)
 {
     static const char *const paths[] = {"/silent", "/stuck", "/huge", "/echo"};
@@ -669,6 +692,7 @@ int main(void)
         cmocka_unit_test(survives_a_kept_connection_that_closed),
         cmocka_unit_test(two_hundred_at_once),
         cmocka_unit_test(waits_for_a_free_connection),
+        cmocka_unit_test(goes_beside_the_limit),
         cmocka_unit_test(ends_with_requests_under_way),
         cmocka_unit_test(no_child_has_our_connections),
     };
