@@ -156,7 +156,7 @@ step_python() {
 step_wasm() {
     say "link the guest"
     local name objects=()
-    for name in fs tar wasi sched heap calls main; do
+    for name in fs tar wasi sched heap calls content main; do
         $wasm_cc $wasm_flags -Wall -Wextra -Werror -Wno-int-to-pointer-cast -Wno-unused-parameter -Wno-sign-compare \
             -I"$python/wasm" -I"$python/python/Include" -I"$python/python/Include/internal" -I"$root/tables" \
             -c "$here/src/$name.c" -o "$name.o"

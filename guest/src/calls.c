@@ -161,7 +161,7 @@ static void cancel(struct call *c)
     if (!live)
         return;
     cm_calls_live--;
-    cm_host_call(1, fields, (size_t)(put(fields, TAG_CALL, &number, 4) - fields));
+    cm_host_call(CM_HOST_CANCEL, fields, (size_t)(put(fields, TAG_CALL, &number, 4) - fields));
 }
 
 struct text {
@@ -182,7 +182,7 @@ static bool send(struct call *c, struct text name, struct text arguments, struct
     if (timeout_ms)
         to = put(to, TAG_CALL_TIMEOUT, &timeout_ms, 4);
     cm_calls_live++;
-    cm_host_call(0, fields, (size_t)(to - fields));
+    cm_host_call(CM_HOST_CALL, fields, (size_t)(to - fields));
     free(fields);
     return true;
 }

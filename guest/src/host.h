@@ -29,8 +29,10 @@ CM_IMPORT("random") void cm_host_random(void *out, size_t len);
 /* Hands bytes to the host: stream 1 stdout, 2 stderr. Takes all of them, or none and answers 0 when its buffer is
  * full: then wait for CM_WAIT_OUTPUT. */
 CM_IMPORT("emit") int cm_host_emit(int stream, const void *data, size_t len);
-/* Sends the fields of a CALL frame, or of a CALL_CANCEL frame (tables/messages.def). */
-CM_IMPORT("call") void cm_host_call(int cancels, const void *fields, size_t len);
+/* Sends the fields of a CALL frame, or of a CALL_CANCEL frame (tables/messages.def). With CM_HOST_READ it fills the
+ * memory with the next bytes of the value that has come with a LOAD frame: to ask for more than there are ends the worker. */
+enum { CM_HOST_CALL = 0, CM_HOST_CANCEL = 1, CM_HOST_READ = 2 };
+CM_IMPORT("call") void cm_host_call(int what, const void *fields, size_t len);
 /* The answer that wait() has told of: the call's number << 32 | bytes of its fields; 0 when there is none. */
 CM_IMPORT("answer") uint64_t cm_host_answer(void);
 /* Puts its fields to an address, or nowhere when that is NULL. */

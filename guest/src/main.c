@@ -3,7 +3,7 @@
  *
  * Image time: _initialize, guest_alloc + guest_mount (the standard library), guest_init (the interpreter and the
  * driver), guest_seal; the memory as it is then becomes the image. Session time: guest_start once, and for each
- * execution guest_alloc, then guest_execute with the fields of an EXECUTE frame (tables/messages.def).
+ * execution guest_alloc, then guest_execute with the fields of an EXECUTE or LOAD frame (tables/messages.def).
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "calls.h"
+#include "content.h"
 #include "fs.h"
 #include "heap.h"
 #include "host.h"
@@ -27,7 +28,7 @@ enum tag {
 #undef CM_FIELD
 };
 
-static PyObject *driver_execute, *driver_reseed;
+static PyObject *driver_execute, *driver_put, *driver_reseed;
 
 /* The answer of the last execution: fields, read by the host after guest_execute has returned. */
 static struct {
@@ -110,10 +111,11 @@ static void put_failure(void)
 /* ---- the request */
 
 struct request {
-    const char *code, *context, *config, *tools;
-    uint32_t code_len, context_len, config_len, tools_len;
+    const char *code, *context, *config, *tools, *name; /* name: of a LOAD, which has no code */
+    uint32_t code_len, context_len, config_len, tools_len, name_len;
     /* 0: not said */
     uint64_t mode, locals_max, result_max, recursion, memory_limit, files_max, file_bytes_max, tool_calls, tool_argument;
+    uint64_t kind, length;
 };
 
 /* Where a request keeps the number of a tag; NULL for what is no number, or not the guest's business. */
@@ -138,6 +140,10 @@ static uint64_t *number_of(struct request *r, enum tag tag)
         return &r->tool_calls;
     case TAG_TOOL_ARGUMENT:
         return &r->tool_argument;
+    case TAG_KIND:
+        return &r->kind;
+    case TAG_LENGTH:
+        return &r->length;
     default:
         return NULL;
     }
@@ -156,6 +162,8 @@ static void get_field(struct request *r, enum tag tag, const char *data, uint32_
         r->config = data, r->config_len = n;
     else if (tag == TAG_TOOLS)
         r->tools = data, r->tools_len = n;
+    else if (tag == TAG_NAME)
+        r->name = data, r->name_len = n;
     else if (number && n <= sizeof *number)
         memcpy(number, data, n);
 }
@@ -170,11 +178,14 @@ static bool get_request(const char *p, uint32_t len, struct request *r)
             return false;
         get_field(r, (enum tag)(unsigned char)p[at], p + at + 5, n);
     }
-    return r->code != NULL;
+    return r->code || r->name;
 }
 
 static PyObject *call_driver(const struct request *r)
 {
+    if (r->name)
+        return PyObject_CallFunction(driver_put, "s#KKK", r->name, (Py_ssize_t)r->name_len, r->kind, r->result_max,
+                                     r->memory_limit);
     return PyObject_CallFunction(driver_execute, "s#z#KKKKKz#z#KK", r->code, (Py_ssize_t)r->code_len, r->context,
                                  (Py_ssize_t)r->context_len, r->mode, r->locals_max, r->result_max, r->recursion,
                                  r->memory_limit, r->config, (Py_ssize_t)r->config_len, r->tools,
@@ -191,6 +202,7 @@ CM_EXPORT("guest_execute") void *cm_guest_execute(char *request, uint32_t len)
     cm_fs_limit(r.files_max, r.file_bytes_max);
     heap_reserve_take();
     cm_calls_begin(r.tool_calls, r.tool_argument);
+    cm_content_begin(r.length);
     PyObject *t = understood ? call_driver(&r) : NULL;
     free(request);
     cm_calls_end();
@@ -238,7 +250,7 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_codemode"
 static PyObject *init_module(void)
 {
     PyObject *m = PyModule_Create(&module);
-    if (m && cm_calls_init(m))
+    if (m && (cm_calls_init(m) || cm_content_init(m)))
         Py_CLEAR(m);
     return m;
 }
@@ -312,9 +324,10 @@ CM_EXPORT("guest_init") int cm_guest_init(void)
         return fprintf(stderr, "guest: %s\n", s.err_msg ? s.err_msg : "initialisation failed"), 1;
     PyObject *driver = PyImport_ImportModule("codemode_driver");
     driver_execute = driver_function(driver, "execute");
+    driver_put = driver_function(driver, "put");
     driver_reseed = driver_function(driver, "reseed");
     PyObject *warm = driver_function(driver, "warm");
-    if (!driver_execute || !driver_reseed || !warm)
+    if (!driver_execute || !driver_put || !driver_reseed || !warm)
         return 1;
     PyObject *done = PyObject_CallNoArgs(warm);
     Py_DECREF(warm);

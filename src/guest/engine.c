@@ -348,7 +348,7 @@ bool cm_guest_calling(void)
 
 void cm_guest_drop_answer(void)
 {
-    cm_state.answer_number = cm_state.answer_len = 0;
+    cm_state.answer_number = cm_state.answer_len = cm_state.content_left = 0;
     cm_state.ask = CM_ASK_NOTHING;
 }
 

@@ -95,10 +95,12 @@ static void ask(enum cm_ask what, u32 at, u32 len)
 
 void cm_host_check(u32 at, u32 len);
 
-void Z_hostZ_call(u32 cancels, u32 at, u32 len)
+void Z_hostZ_call(u32 what, u32 at, u32 len)
 {
     cm_host_check(at, len);
-    ask(cancels ? CM_ASK_CANCEL : CM_ASK_CALL, at, len);
+    if (what > 1 && len > cm_state.content_left)
+        wasm_rt_trap(WASM_RT_TRAP_UNREACHABLE);
+    ask(what == 0 ? CM_ASK_CALL : what == 1 ? CM_ASK_CANCEL : CM_ASK_READ, at, len);
 }
 
 void Z_hostZ_take(u32 at)

@@ -27,6 +27,7 @@ enum cm_ask {
     CM_ASK_NOTHING,
     CM_ASK_CALL,   /* send the fields at ask_at as a CALL frame */
     CM_ASK_CANCEL, /* or a CALL_CANCEL frame */
+    CM_ASK_READ,   /* fill ask_len bytes at ask_at with the next of the content */
     CM_ASK_TAKE,   /* read the payload of the answer to ask_at, or skip it when that is 0 */
 };
 
@@ -47,6 +48,7 @@ struct cm_guest_state {
     uint32_t ask_at, ask_len;
     /* An ANSWER whose header was read, and its payload not yet: the call's number, 0 for none. */
     uint32_t answer_number, answer_len;
+    uint32_t content_left; /* bytes of a CONTENT whose payload was not read yet */
 
     uint32_t max_pages; /* the session's memory limit in pages of 64 KiB */
     uint32_t guards[CM_STACKS], guard_count; /* pages of linear memory without access */

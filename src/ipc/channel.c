@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/cleanup.h"
@@ -31,6 +32,7 @@ struct chunk {
     const uint8_t *data; /* `copy`, or somewhere in `owner` */
     size_t len, off;
     int fd;      /* goes with the first byte, -1 when gone or never there */
+    int file;    /* where the bytes are instead of at `data`, or -1; they are not counted in out_len */
     void *owner; /* freed with the chunk */
     uint8_t copy[];
 };
@@ -102,6 +104,7 @@ struct cm_channel *cm_channel_open(struct cm_loop *loop, int fd, enum cm_ipc_rol
 static void free_chunk(struct chunk *c)
 {
     cm_fd_close(c->fd);
+    cm_fd_close(c->file);
     free(c->owner);
     free(c);
 }
@@ -362,22 +365,35 @@ static bool is_gone(ssize_t n)
     return n == -EPIPE || n == -ECONNRESET;
 }
 
+static ssize_t send_chunk(struct cm_channel *ch, const struct chunk *c)
+{
+    uint8_t piece[READ_SIZE];
+    struct iovec iov = {(void *)(c->data + c->off), c->len - c->off};
+
+    if (c->file >= 0) {
+        ssize_t n = pread(c->file, piece, iov.iov_len < sizeof piece ? iov.iov_len : sizeof piece, (off_t)c->off);
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        iov = (struct iovec){piece, (size_t)n};
+    }
+    return send_some(ch, &iov, 1, c->fd);
+}
+
 /* Writes what waits. A failed write drops it all, and nothing can follow half a frame: the read side meets the end and
  * tells the owner. */
 static void flush(struct cm_channel *ch)
 {
     while (ch->out) {
         struct chunk *c = ch->out;
-        struct iovec iov = {(void *)(c->data + c->off), c->len - c->off};
-        ssize_t n = send_some(ch, &iov, 1, c->fd);
+        ssize_t n = send_chunk(ch, c);
         if (n == -EAGAIN)
             return;
         if (n < 0)
             shutdown(ch->fd, SHUT_RDWR);
-        size_t done = n < 0 ? iov.iov_len : (size_t)n;
+        size_t done = n < 0 ? c->len - c->off : (size_t)n;
         c->fd = cm_fd_close(c->fd);
         c->off += done;
-        ch->out_len -= done;
+        ch->out_len -= c->file < 0 ? done : 0;
         if (c->off < c->len)
             return;
         ch->out = c->next;
@@ -393,7 +409,7 @@ static struct chunk *new_chunk(const struct iovec *iov, size_t off, bool borrow)
 
     if (!c)
         return NULL;
-    *c = (struct chunk){.len = iov->iov_len, .off = off, .fd = -1};
+    *c = (struct chunk){.len = iov->iov_len, .off = off, .fd = -1, .file = -1};
     c->data = borrow ? iov->iov_base : memcpy(c->copy, iov->iov_base, iov->iov_len);
     return c;
 }
@@ -465,6 +481,28 @@ int cm_channel_send(struct cm_channel *ch, struct cm_ipc_msg *m, int fd, struct 
 int cm_channel_send_owned(struct cm_channel *ch, struct cm_ipc_msg *m, void *owner, struct cm_err *err)
 {
     return send_msg(ch, m, -1, owner, err);
+}
+
+int cm_channel_send_file(struct cm_channel *ch, struct cm_ipc_msg *m, int fd, uint64_t len, struct cm_err *err)
+{
+    cm_autofd int file = fd;
+    int none = -1;
+
+    int r = cm_ipc_msg_finish(m, err);
+    if (r < 0 || ch->over || ch->closed)
+        return r;
+    struct chunk *c = malloc(sizeof *c);
+    r = c ? enqueue(ch, m, 0, &none, NULL, err) : cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a frame");
+    if (r < 0 || len == 0) {
+        free(c);
+        if (r < 0) /* as in send_msg() */
+            shutdown(ch->fd, SHUT_RDWR);
+        return r;
+    }
+    *c = (struct chunk){.len = len, .fd = -1, .file = cm_steal_fd(&file)};
+    *ch->out_tail = c;
+    ch->out_tail = &c->next;
+    return 0;
 }
 
 void cm_channel_finish(struct cm_channel *ch)

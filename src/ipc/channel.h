@@ -34,6 +34,9 @@ struct cm_channel *cm_channel_close(struct cm_channel *ch);
 int cm_channel_send(struct cm_channel *ch, struct cm_ipc_msg *m, int fd, struct cm_err *err);
 /* The same for large fields that lie in `owner`, which is from malloc and taken in any case: they are not copied. */
 int cm_channel_send_owned(struct cm_channel *ch, struct cm_ipc_msg *m, void *owner, struct cm_err *err);
+/* The same for a message that ends with cm_ipc_put_rest(): the first `len` bytes of a file, which nobody changes, are the
+ * rest. It is taken in any case, and read piece by piece as the peer takes them. */
+int cm_channel_send_file(struct cm_channel *ch, struct cm_ipc_msg *m, int file, uint64_t len, struct cm_err *err);
 /* Tells the peer that nothing more will come; its own end is still heard of by `closed`. */
 void cm_channel_finish(struct cm_channel *ch);
 /* Reads what a dead peer has left, so that its last words come before the news of its death. */

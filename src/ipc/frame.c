@@ -169,6 +169,17 @@ void cm_ipc_put_bytes(struct cm_ipc_msg *m, enum cm_ipc_field tag, const void *d
         m->iov[m->iovcnt++] = (struct iovec){(void *)data, len};
 }
 
+void cm_ipc_put_rest(struct cm_ipc_msg *m, enum cm_ipc_field tag, size_t len)
+{
+    assert(fields[tag].width == BYTES);
+    put_head(m, tag, len, 0);
+}
+
+bool cm_ipc_is_rest(const uint8_t head[static CM_IPC_FIELD_SIZE], enum cm_ipc_field tag, uint32_t len)
+{
+    return head[0] == tag && load32(head + 1) == len;
+}
+
 int cm_ipc_msg_finish(struct cm_ipc_msg *m, struct cm_err *err)
 {
     if (m->broken || m->len > m->info->max_payload)

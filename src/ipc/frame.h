@@ -26,6 +26,9 @@
 #define CM_IPC_CALL_MAX    ((16u << 20) + 1024) /* arguments and context of the largest limit, a name, heads */
 #define CM_IPC_ANSWER_MAX  ((16u << 20) + 1024)
 
+#define CM_IPC_LOAD_MAX    512 /* a name of 256 bytes and numbers */
+#define CM_IPC_CONTENT_MAX ((1u << 30) + CM_IPC_FIELD_SIZE)
+
 #define CM_CALL_NAME_MAX 256 /* bytes of a tool's name */
 #define CM_CALLS_AT_ONCE 512 /* calls of one execution that wait for their answers */
 
@@ -98,6 +101,10 @@ void cm_ipc_msg_begin(struct cm_ipc_msg *m, enum cm_ipc_type type, uint64_t id);
 /* Writes a number in the width that the table gives the field. */
 void cm_ipc_put_uint(struct cm_ipc_msg *m, enum cm_ipc_field tag, uint64_t value);
 void cm_ipc_put_bytes(struct cm_ipc_msg *m, enum cm_ipc_field tag, const void *data, size_t len);
+/* The last field of a frame, whose bytes somebody writes behind the vector. */
+void cm_ipc_put_rest(struct cm_ipc_msg *m, enum cm_ipc_field tag, size_t len);
+/* True when this is its head. */
+bool cm_ipc_is_rest(const uint8_t head[static CM_IPC_FIELD_SIZE], enum cm_ipc_field tag, uint32_t len);
 /* Makes iov[0..iovcnt) the whole frame. 0, or CM_ERR_TOO_LARGE when the table's maximum is passed. */
 int cm_ipc_msg_finish(struct cm_ipc_msg *m, struct cm_err *err);
 size_t cm_ipc_msg_size(const struct cm_ipc_msg *m);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A worker: one session, one guest, one socket.
  *
- * It says READY and then answers EXECUTE frames one at a time; after each answer it saves its state. Waiting is
+ * It says READY and then answers EXECUTE and LOAD frames one at a time; after each answer it saves its state. Waiting is
  * done here, on the host's stack, never below the guest's. The gateway interrupts an execution with SIGUSR1, which
  * may come at any moment and is repeated until the answer is there; SIGALRM gives green threads their turns.
  */
@@ -107,20 +107,44 @@ static int take_answer(struct cm_err *err)
     return to ? cm_ipc_read_payload(FD, to, len, err) : cm_ipc_skip_payload(FD, len, err);
 }
 
+/* The gate has compared the length with what is left. */
+static int read_content(struct cm_err *err)
+{
+    void *to = cm_guest_memory(cm_state.ask_at, cm_state.ask_len);
+    if (!to || cm_state.ask_len > cm_state.content_left)
+        return cm_err_set(err, CM_ERR_PROTOCOL, "a read outside of the guest's memory");
+    cm_state.content_left -= cm_state.ask_len;
+    return cm_ipc_read_payload(FD, to, cm_state.ask_len, err);
+}
+
 static void do_what_it_asks(uint64_t id)
 {
     struct cm_err err;
-    int rc = cm_state.ask == CM_ASK_TAKE
-                 ? take_answer(&err)
-                 : send_call(cm_state.ask == CM_ASK_CALL ? CM_MSG_CALL : CM_MSG_CALL_CANCEL, id, &err);
+    int rc = 0;
+    switch (cm_state.ask) {
+    case CM_ASK_NOTHING:
+        break;
+    case CM_ASK_CALL:
+        rc = send_call(CM_MSG_CALL, id, &err);
+        break;
+    case CM_ASK_CANCEL:
+        rc = send_call(CM_MSG_CALL_CANCEL, id, &err);
+        break;
+    case CM_ASK_READ:
+        rc = read_content(&err);
+        break;
+    case CM_ASK_TAKE:
+        rc = take_answer(&err);
+        break;
+    }
     if (rc)
         leave(71);
 }
 
-/* The execution has ended with the payload of an answer unread. */
-static int skip_answer(struct cm_err *err)
+/* The execution has ended with the payload of an answer, or a part of a variable's value, unread. */
+static int skip_rest(struct cm_err *err)
 {
-    uint32_t len = cm_state.answer_number ? cm_state.answer_len : 0;
+    uint32_t len = cm_state.content_left + (cm_state.answer_number ? cm_state.answer_len : 0);
     cm_guest_drop_answer();
     return len ? cm_ipc_skip_payload(FD, len, err) : 0;
 }
@@ -235,7 +259,7 @@ static int finish(uint64_t id, uint32_t answer, enum cm_save save, struct cm_err
     tick(false); /* left-over threads rest until the next execution */
     int rc = cm_output_flush(err);
     if (!rc)
-        rc = skip_answer(err);
+        rc = skip_rest(err);
     if (!rc)
         rc = send_result(id, answer, &success, err);
     if (!rc && life.save && (save == CM_SAVE_ALWAYS || (save == CM_SAVE_SUCCESS && success)))
@@ -276,6 +300,65 @@ static int execute(const struct cm_ipc_header *h, struct cm_err *err)
     enum cm_save save = (enum cm_save)cm_ipc_get_uint(&f, CM_FIELD_SAVE, CM_SAVE_ALWAYS);
     tick(cm_guest_threaded());
     return finish(h->id, call(CM_ENTRY_EXECUTE, request, h->len, h->id), save, err);
+}
+
+/* The frame behind LOAD, but for its bytes. */
+static int begin_content(const struct cm_ipc_header *load, uint64_t length, struct cm_err *err)
+{
+    struct cm_ipc_header h;
+    uint8_t head[CM_IPC_FIELD_SIZE];
+    if (cm_ipc_read_header(FD, CM_IPC_GATEWAY, CM_IPC_WORKER, &h, err) <= 0)
+        leave(0); /* the gateway is gone */
+    if (h.type != CM_MSG_CONTENT || h.id != load->id || h.len != length + sizeof head)
+        return cm_err_set(err, CM_ERR_PROTOCOL, "no CONTENT behind its LOAD");
+    int rc = cm_ipc_read_payload(FD, head, sizeof head, err);
+    if (!rc && !cm_ipc_is_rest(head, CM_FIELD_DATA, (uint32_t)length))
+        rc = cm_err_set(err, CM_ERR_PROTOCOL, "a CONTENT frame without its DATA");
+    if (!rc)
+        cm_state.content_left = (uint32_t)length;
+    return rc;
+}
+
+/* As execute(): the value itself is read when the guest asks for it. */
+static int load(const struct cm_ipc_header *h, struct cm_err *err)
+{
+    uint8_t payload[CM_IPC_LOAD_MAX];
+    struct cm_ipc_fields f;
+    int rc = cm_ipc_read_payload(FD, payload, h->len, err);
+    if (!rc)
+        rc = cm_ipc_fields_get(payload, h->len, &f, err);
+    if (!rc)
+        rc = begin_content(h, cm_ipc_get_uint(&f, CM_FIELD_LENGTH, 0), err);
+    if (rc)
+        return rc;
+    cm_output_begin(FD, h->id);
+    cm_guest_clear_interrupt();
+    cm_guest_lower_limit(0);
+    uint32_t request = call(CM_ENTRY_ALLOC, h->len, 0, h->id);
+    void *to = request ? cm_guest_memory(request, h->len) : NULL;
+    if (!to) {
+        rc = skip_rest(err);
+        return rc ? rc : send_no_memory(h->id, err);
+    }
+    memcpy(to, payload, h->len);
+    cm_guest_lower_limit(cm_ipc_get_uint(&f, CM_FIELD_MEMORY_LIMIT, 0));
+    tick(cm_guest_threaded());
+    return finish(h->id, call(CM_ENTRY_EXECUTE, request, h->len, h->id), CM_SAVE_ALWAYS, err);
+}
+
+/* 0, or what ends the worker. */
+static int serve_frame(const struct cm_ipc_header *h, struct cm_err *err)
+{
+    switch (h->type) {
+    case CM_MSG_ANSWER: /* to a call of the execution before */
+        return cm_ipc_skip_payload(FD, h->len, err);
+    case CM_MSG_EXECUTE:
+        return execute(h, err);
+    case CM_MSG_LOAD:
+        return load(h, err);
+    default:
+        return cm_err_set(err, CM_ERR_PROTOCOL, "a frame out of place");
+    }
 }
 
 int cm_worker_signals(struct cm_err *err)
@@ -334,10 +417,8 @@ _Noreturn void cm_worker_serve(const struct cm_worker_life *how)
         cm_guest_drop_answer(); /* whatever a restored state says */
     if (life.thawed ? go_on(life.id, &err) : greet(&err))
         leave(70);
-    while (cm_ipc_read_header(FD, CM_IPC_GATEWAY, CM_IPC_WORKER, &h, &err) > 0) {
-        bool late = h.type == CM_MSG_ANSWER; /* to a call of the execution before */
-        if (late ? cm_ipc_skip_payload(FD, h.len, &err) : h.type != CM_MSG_EXECUTE || execute(&h, &err))
+    while (cm_ipc_read_header(FD, CM_IPC_GATEWAY, CM_IPC_WORKER, &h, &err) > 0)
+        if (serve_frame(&h, &err))
             leave(71);
-    }
     leave(0);
 }

@@ -110,6 +110,7 @@ struct cm_exec *cm_exec_free(struct cm_exec *e)
     cm_keep_done(&e->out);
     cm_keep_done(&e->err_out);
     cm_timer_close(e->calls_timer);
+    cm_put_free(e->put);
     free(e->late);
     free(e->code);
     free(e);
@@ -125,6 +126,8 @@ int cm_exec_send(struct cm_exec *e, bool once, struct cm_channel *ch, struct cm_
 {
     struct cm_ipc_msg msg;
 
+    if (e->put)
+        return cm_put_send(e, ch, err);
     cm_ipc_msg_begin(&msg, CM_MSG_EXECUTE, e->seq);
     cm_ipc_put_bytes(&msg, CM_FIELD_CODE, e->code, e->code_len);
     if (e->context)
@@ -386,11 +389,12 @@ static void answer(struct cm_exec *e, const struct cm_ipc_fields *f, const char 
     res.success = f && cm_ipc_get_uint(f, CM_FIELD_SUCCESS, 0) == 1;
     res.memory_bytes = f ? cm_ipc_get_uint(f, CM_FIELD_PEAK_MEMORY, 0) : 0;
     fill_texts(e, f, &sp, &res);
-    if (e->timed_out)
+    bool came = e->put && res.success; /* in the last moment: the variable is there, and has to be known */
+    if (e->timed_out && !came)
         say_timeout(e, &res, text, sizeof text);
     else if (!f)
         say_killed(e, &res, why, text, sizeof text);
-    if (e->timed_out)
+    if (e->timed_out && !came)
         say_where(e, f, &sp, &res);
     count(e, outcome_of(e, &res), (double)res.duration_ns / 1e9);
     e->ops.done(e->arg, &res, NULL);

@@ -3,7 +3,7 @@
  *
  *     manager  table, admission, drain        session  the state machine
  *     exec     one execution and its answer   worker   processes and the pool of spare ones
- *     calls    of tools, by the code
+ *     calls    of tools, by the code          put      a variable instead of code
  *     zygote   the process that forks them      slots    who may compute now
  *     keep, outputs   what was printed          pressure the memory that is left
  *
@@ -83,6 +83,7 @@ struct cm_exec {
     unsigned calls_live, calls_made;
     bool calls_over; /* it was interrupted: what it calls now fails */
     struct cm_timer *calls_timer; /* NULL before the first call */
+    struct cm_put *put; /* it is no code that runs */
     uint64_t calls_due_ns; /* when it comes; 0: it does not */
     struct cm_task task; /* for the answer below */
     struct cm_err err;
@@ -120,6 +121,17 @@ int cm_exec_keep(struct cm_exec *e, const struct cm_ipc_fields *f);
 void cm_exec_fail(struct cm_exec *e, enum cm_label_outcome outcome, int code, const char *text);
 /* The same at once, for the end of the manager. */
 void cm_exec_fail_now(struct cm_exec *e);
+
+/* put */
+
+/* As cm_exec_new(); takes the file in any case. */
+struct cm_exec *cm_put_new(struct cm_sessions *m, const struct cm_limits *base, const struct cm_put_request *req,
+                           void (*done)(void *arg, const struct cm_put_result *res, const struct cm_err *err),
+                           void *arg, struct cm_err *err);
+/* Accepts NULL, returns NULL. */
+struct cm_put *cm_put_free(struct cm_put *put);
+/* Sends LOAD and CONTENT. */
+int cm_put_send(struct cm_exec *e, struct cm_channel *ch, struct cm_err *err);
 
 /* calls */
 

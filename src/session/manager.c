@@ -396,15 +396,14 @@ int cm_sessions_create_for(struct cm_sessions *m, const struct cm_session_owner 
     return 0;
 }
 
-int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_exec_request *req,
-                        const struct cm_exec_ops *ops, void *arg, struct cm_exec **ret_exec, struct cm_err *err)
+/* Whether something more may run in a session, *ret, or with id NULL in a new one. */
+static int admit_exec(struct cm_sessions *m, const char *id, struct cm_session **ret, struct cm_err *err)
 {
-    struct cm_err own = {0};
     struct cm_session *s = NULL;
 
-    err = err ? err : &own;
     if (admit(m, !id, err) < 0 || (id && !(s = find(m, id, err))))
         return err->code;
+    *ret = s;
     if (s && s->reverted) {
         s->reverted = false; /* told once */
         return cm_err_set(err, CM_ERR_REVERTED, CM_REVERTED_TEXT);
@@ -415,6 +414,46 @@ int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_e
     if (s && waits && s->queued >= s->limits.at[CM_LIMIT_QUEUE])
         return cm_err_set(err, CM_ERR_QUEUE_FULL, "%u executions wait in this session already, as many as limits.queue",
                           s->queued);
+    return 0;
+}
+
+static void run(struct cm_session *s, struct cm_exec *e, struct cm_exec **ret_exec)
+{
+    cm_session_enqueue(s, e);
+    cm_session_event(s, CM_SE_QUEUED, NULL);
+    if (ret_exec)
+        *ret_exec = e;
+}
+
+int cm_sessions_put(struct cm_sessions *m, const char *id, const struct cm_put_request *req,
+                    void (*done)(void *arg, const struct cm_put_result *res, const struct cm_err *err), void *arg,
+                    struct cm_exec **ret_exec, struct cm_err *err)
+{
+    cm_autofd int file = req->fd;
+    struct cm_put_request own = *req;
+    struct cm_session *s;
+    struct cm_err unread;
+
+    err = err ? err : &unread;
+    if (admit_exec(m, id, &s, err) < 0)
+        return err->code;
+    own.fd = cm_steal_fd(&file);
+    struct cm_exec *e = cm_put_new(m, &s->limits, &own, done, arg, err);
+    if (!e)
+        return err->code;
+    run(s, e, ret_exec);
+    return 0;
+}
+
+int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_exec_request *req,
+                        const struct cm_exec_ops *ops, void *arg, struct cm_exec **ret_exec, struct cm_err *err)
+{
+    struct cm_err own = {0};
+    struct cm_session *s;
+
+    err = err ? err : &own;
+    if (admit_exec(m, id, &s, err) < 0)
+        return err->code;
     struct cm_exec *e = cm_exec_new(m, s ? &s->limits : &m->config.limits, req, ops, arg, err);
     if (!e)
         return err->code;
@@ -422,10 +461,7 @@ int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_e
         cm_exec_free(e);
         return err->code;
     }
-    cm_session_enqueue(s, e);
-    cm_session_event(s, CM_SE_QUEUED, NULL);
-    if (ret_exec)
-        *ret_exec = e;
+    run(s, e, ret_exec);
     return 0;
 }
 

@@ -479,6 +479,58 @@ static void act(struct call *c, const char *code)
     fail(c, "SyntaxError", "SyntaxError: the stand-in knows no such word");
 }
 
+/* variables that come as files: the name says what to do */
+
+static size_t content_head(struct call *c)
+{
+    struct cm_ipc_header head;
+    uint8_t field[CM_IPC_FIELD_SIZE];
+
+    if (cm_ipc_read_header(c->fd, CM_IPC_GATEWAY, CM_IPC_WORKER, &head, NULL) != 1 || head.type != CM_MSG_CONTENT ||
+        head.id != c->id || head.len < sizeof field || cm_ipc_read_payload(c->fd, field, sizeof field, NULL) < 0 ||
+        !cm_ipc_is_rest(field, CM_FIELD_DATA, head.len - (uint32_t)sizeof field))
+        _exit(1);
+    return head.len - sizeof field;
+}
+
+static void skip_content(struct call *c, size_t len)
+{
+    if (cm_ipc_skip_payload(c->fd, len, NULL) < 0)
+        _exit(1);
+}
+
+static void load(struct call *c, const char *name)
+{
+    char text[60];
+
+    if (!strcmp(name, "hang"))
+        do_hang(c);
+    if (!strcmp(name, "early")) {
+        succeed(c, "str 3");
+        skip_content(c, content_head(c));
+        return;
+    }
+    size_t len = content_head(c);
+    if (!strcmp(name, "half"))
+        skip_content(c, len / 2), _exit(1);
+    skip_content(c, len);
+    if (!strcmp(name, "die"))
+        _exit(1);
+    snprintf(text, sizeof text, "str %zu", len);
+    if (!strcmp(name, "memory"))
+        fail(c, "MemoryError", "MemoryError: full");
+    else if (!strcmp(name, "interrupted"))
+        c->arg = "30", do_sleep(c);
+    else if (!strcmp(name, "nothing"))
+        succeed(c, NULL);
+    else if (!strcmp(name, "noise"))
+        succeed(c, "\xff\xc3 -1x");
+    else if (!strcmp(name, "endless"))
+        succeed(c, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 99999999999999999999");
+    else
+        succeed(c, text);
+}
+
 static struct saved restore(uint64_t undo)
 {
     struct saved both[2] = {{0, 0}, {0, 0}};
@@ -532,9 +584,13 @@ static bool serve_one(int fd, unsigned nth)
     interrupted = 0;
     struct call c = {.fd = fd, .id = head.id, .nth = nth};
     c.context = cm_ipc_get_bytes(&f, CM_FIELD_CONTEXT, &c.context_len);
-    const char *bytes = cm_ipc_get_bytes(&f, CM_FIELD_CODE, &len);
+    bool loads = head.type == CM_MSG_LOAD;
+    const char *bytes = cm_ipc_get_bytes(&f, loads ? CM_FIELD_NAME : CM_FIELD_CODE, &len);
     cm_autofree char *code = strndup(bytes ? bytes : "", len);
-    act(&c, code ? code : "");
+    if (loads)
+        load(&c, code ? code : "");
+    else
+        act(&c, code ? code : "");
     save((struct saved){head.id, nth});
     return true;
 }

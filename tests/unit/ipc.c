@@ -6,7 +6,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -446,6 +448,99 @@ static void channel_queues_what_it_was_given(void **state)
     queue_what_the_socket_refuses(true);
 }
 
+static int file_with(size_t len)
+{
+    int fd = memfd_create("content", MFD_CLOEXEC);
+    cm_autofree uint8_t *bytes = malloc(len);
+
+    for (size_t i = 0; i < len; i++)
+        bytes[i] = (uint8_t)(i * 7 >> 3);
+    assert_int_equal(write(fd, bytes, len), len);
+    return fd;
+}
+
+static int send_content(struct peer *p, uint64_t id, int fd, size_t len)
+{
+    struct cm_ipc_msg m;
+
+    cm_ipc_msg_begin(&m, CM_MSG_CONTENT, id);
+    cm_ipc_put_rest(&m, CM_FIELD_DATA, len);
+    return cm_channel_send_file(p->ch, &m, fd, len, NULL);
+}
+
+/* Files of sizes around those of pieces, each between frames of the other kind. */
+static void channel_sends_files(void **state)
+{
+    static const size_t sizes[] = {0, 1, 65535, 65536, 65537, 3000000};
+    static uint8_t to[3000000 + CM_IPC_FIELD_SIZE];
+    struct cm_ipc_header head;
+    struct cm_ipc_msg m;
+    struct peer p;
+    (void)state;
+
+    open_peer(CM_IPC_WORKER, &p);
+    for (size_t i = 0; i < CM_COUNT_OF(sizes); i++) {
+        assert_int_equal(send_content(&p, i, file_with(sizes[i]), sizes[i]), 0);
+        cm_ipc_msg_begin(&m, CM_MSG_LOAD, 100 + i);
+        assert_int_equal(cm_channel_send(p.ch, &m, -1, NULL), 0);
+    }
+    int child = fork();
+    if (child == 0) {
+        for (size_t i = 0; i < CM_COUNT_OF(sizes); i++) {
+            if (cm_ipc_read_header(p.fd, CM_IPC_GATEWAY, CM_IPC_WORKER, &head, NULL) != 1 || head.id != i ||
+                head.len != sizes[i] + CM_IPC_FIELD_SIZE || cm_ipc_read_payload(p.fd, to, head.len, NULL) < 0 ||
+                !cm_ipc_is_rest(to, CM_FIELD_DATA, (uint32_t)sizes[i]) ||
+                cm_ipc_is_rest(to, CM_FIELD_DATA, (uint32_t)sizes[i] + 1))
+                _exit(1);
+            for (size_t at = 0; at < sizes[i]; at++)
+                if (to[CM_IPC_FIELD_SIZE + at] != (uint8_t)(at * 7 >> 3))
+                    _exit(2);
+            if (cm_ipc_read_header(p.fd, CM_IPC_GATEWAY, CM_IPC_WORKER, &head, NULL) != 1 || head.id != 100 + i)
+                _exit(3);
+        }
+        cm_ipc_msg_begin(&m, CM_MSG_RESULT, 42);
+        _exit(cm_ipc_write(p.fd, &m, NULL) < 0);
+    }
+    run_and_free(&p);
+    assert_int_equal(p.last_id, 42);
+}
+
+/* Half a frame is out: the peer must not take for its rest what comes next. */
+static void channel_ends_where_a_file_does(void **state)
+{
+    struct peer p;
+    (void)state;
+
+    open_peer(CM_IPC_WORKER, &p);
+    assert_int_equal(send_content(&p, 1, file_with(1000), 1001), 0);
+    int child = fork();
+    if (child == 0) {
+        uint8_t to[2000];
+        size_t got = 0;
+        for (ssize_t n = 1; n > 0; got += (size_t)n)
+            n = read(p.fd, to, sizeof to);
+        _exit(got != CM_IPC_HEADER_SIZE + CM_IPC_FIELD_SIZE + 1000);
+    }
+    int status = 1;
+    run_and_free(&p);
+    assert_int_equal(p.closed, 1);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
+static void files_too_large_to_send(void **state)
+{
+    struct peer p;
+    (void)state;
+
+    open_peer(CM_IPC_WORKER, &p);
+    int fd = file_with(1);
+    assert_int_equal(send_content(&p, 1, fd, CM_IPC_CONTENT_MAX), CM_ERR_TOO_LARGE);
+    assert_int_equal(fcntl(fd, F_GETFD), -1); /* taken all the same */
+    run_and_free(&p);
+    assert_int_equal(p.closed, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -464,6 +559,9 @@ int main(void)
         cmocka_unit_test(channel_without_its_descriptor),
         cmocka_unit_test(channel_queues_copies),
         cmocka_unit_test(channel_queues_what_it_was_given),
+        cmocka_unit_test(channel_sends_files),
+        cmocka_unit_test(channel_ends_where_a_file_does),
+        cmocka_unit_test(files_too_large_to_send),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

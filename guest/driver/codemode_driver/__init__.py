@@ -9,7 +9,7 @@ from . import hashes, loop, network, streams, tools
 from .session import Session
 from .warmth import reseed, warm_up
 
-__all__ = ['execute', 'reseed', 'warm']
+__all__ = ['execute', 'put', 'reseed', 'warm']
 
 # What is answered when nothing else could be. Made of constants: there may be no memory for more.
 _NO_ANSWER = (False, None, 'RuntimeError: the answer could not be made', 'RuntimeError', None, '{}', None, 0)
@@ -44,6 +44,22 @@ def execute(code, context, mode, locals_max, result_max, recursion=0, memory_lim
     try:
         tools.begin(tool_list, tool_calls, tool_argument)
         return _session.execute(code, context, mode, locals_max, result_max, recursion, memory_limit, config)
+    except MemoryError:
+        return _NO_MEMORY
+    except BaseException:
+        return _NO_ANSWER
+
+
+def put(name, kind, result_max, memory_limit):
+    """Makes what has come with a LOAD frame a variable of the session. Never raises.
+
+    kind  0: text, 1: JSON, 2: bytes
+
+    Returns the same as execute(): the result is the name of the value's type and, behind a blank, its len() if it has
+    one. On failure the error type is MemoryError, KeyboardInterrupt, or ValueError for what cannot be made of it.
+    """
+    try:
+        return _session.put(name, kind, result_max, memory_limit)
     except MemoryError:
         return _NO_MEMORY
     except BaseException:

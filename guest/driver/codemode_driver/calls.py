@@ -70,6 +70,8 @@ def _check(value, path, steps):
     if value is None or kind is bool:
         return
     if isinstance(value, str):
+        if value.isascii():
+            return
         try:
             value.encode()
         except UnicodeEncodeError:

@@ -15,16 +15,19 @@ import dis
 import functools
 import inspect
 import json
+import keyword
 import linecache
 import signal
 import sys
 import traceback
 import types
+import unicodedata
 from asyncio import events
 
 from . import loop, memory, report, streams, strict, tools, values
 
 MODE_ONESHOT, MODE_STRICT = 1, 16  # bits
+PUT_TEXT, PUT_JSON, PUT_BYTES = range(3)
 CELLS_KEPT = 1000          # sources kept for tracebacks and inspect.getsource
 RECURSION_FLOOR = 300      # what the driver needs to answer; a lower limit is raised to this
 RECURSION = 1000           # frames of a cell's own, as in a program of its own
@@ -35,8 +38,11 @@ CANCEL_SECONDS = 1.0       # for an interrupted cell's coroutine to finish its `
 STOPS_IGNORED = 8          # of the event loop, while a cell awaits
 
 try:
-    from _codemode import release_reserve as _release_reserve, take_deadlock as _take_deadlock
+    from _codemode import content as _content, release_reserve as _release_reserve, take_deadlock as _take_deadlock
 except ImportError:  # not inside the sandbox
+    def _content(is_text):
+        return '' if is_text else b''
+
     def _release_reserve():
         pass
 
@@ -191,6 +197,44 @@ class Session:
         local_names, missing = self._locals(locals_max)
         cut |= missing and CUT_LOCALS
         return success, result, error, kind, trace, local_names, detail, cut
+
+    def put(self, name, kind, result_max, memory_limit):
+        """Makes a variable of a value that has come beside the frame. On failure everything stays as it is."""
+        global _stopped
+        _stopped = None
+        _take_signals()
+        _take_deadlock()
+        self._memory_limit = memory_limit
+        if not name.isascii():
+            name = unicodedata.normalize('NFKC', name)  # as the parser does
+        if not name.isidentifier() or keyword.iskeyword(name):
+            return self._not_put('ValueError', f'{name!r} is no name of a variable', result_max)
+        try:
+            value = _guarded(self._value, kind)
+            size = f' {len(value)}' if isinstance(value, (str, bytes, list, dict)) else ''
+            self.globals[name] = value
+            return True, f'{type(value).__name__}{size}', None, None, None, '{}', None, 0
+        except MemoryError:
+            _release_reserve()
+            return self._not_put('MemoryError', f"the session's memory has no room for it: {memory.in_use(memory_limit)}", result_max)
+        except KeyboardInterrupt:
+            return self._not_put('KeyboardInterrupt', 'interrupted', result_max)
+        except Exception as exc:
+            return self._not_put('ValueError', str(exc), result_max)
+
+    @staticmethod
+    def _value(kind):
+        value = _content(kind != PUT_BYTES)
+        if kind != PUT_JSON:
+            return value
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError) as exc:
+            raise ValueError(f'not JSON: {exc}') from None
+
+    @staticmethod
+    def _not_put(kind, text, result_max):
+        return False, None, report.cut(f'{kind}: {text}', result_max)[0], kind, None, '{}', None, 0
 
     def _limit_recursion(self, wanted):
         """The cell's own frames come on top of ours. A limit that the user's code has set stays."""
