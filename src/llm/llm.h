@@ -23,10 +23,10 @@ enum cm_llm_api { CM_LLM_OPENAI, CM_LLM_ANTHROPIC };
 /* One model at one place. Strings are the caller's and stay as long as calls of it. */
 struct cm_llm_model {
     const char *name; /* as the service knows it */
-    enum cm_llm_api api;
     const char *base_url; /* "https://api.openai.com/v1": what comes before /chat/completions or /v1/messages */
     const char *api_key; /* NULL or "": none is sent */
     const char *sampling; /* JSON object whose members join the request's body ("temperature", ...), or NULL */
+    enum cm_llm_api api;
     unsigned max_output_tokens; /* 0: nothing is said (Anthropic: 32768) */
 };
 
@@ -34,9 +34,11 @@ struct cm_llm_config {
     double timeout_s; /* of one attempt; 300 */
     double idle_timeout_s; /* without a byte of the answer; 120 */
     unsigned attempts; /* 1 to 10; 4 */
-    double backoff_s, backoff_max_s; /* wait before attempt n+1: backoff * 2^(n-1) * 0.8..1.2, or Retry-After; 0.5, 30 */
+    double backoff_s,
+        backoff_max_s; /* wait before attempt n+1: backoff * 2^(n-1) * 0.8..1.2, or Retry-After; 0.5, 30 */
     uint64_t reply_max; /* bytes of a reply's text; 8 MiB */
-    const char *prices; /* JSON text: models with prices and windows, beside and over our own (rlm/models.json); or NULL */
+    const char
+        *prices; /* JSON text: models with prices and windows, beside and over our own (rlm/models.json); or NULL */
 };
 
 enum cm_llm_role { CM_LLM_SYSTEM, CM_LLM_USER, CM_LLM_ASSISTANT };
@@ -84,7 +86,8 @@ struct cm_llm_reply {
 };
 
 struct cm_llm_ops {
-    void (*delta)(void *arg, const char *text, size_t len); /* may be NULL: words as they come; an attempt that failed after
+    void (*delta)(void *arg, const char *text,
+                  size_t len); /* may be NULL: words as they come; an attempt that failed after
                                                               its first word is not repeated */
     void (*done)(void *arg, const struct cm_llm_reply *reply); /* exactly once, from the loop; not after a cancel */
 };
@@ -95,7 +98,8 @@ int cm_llm_open(struct cm_loop *loop, struct cm_egress *egress, const struct cm_
 struct cm_llm *cm_llm_free(struct cm_llm *l);
 /* `deadline_s`, 0: none, is of all attempts together: CM_LLM_TIMEOUT. Messages are copied. System messages come first. */
 int cm_llm_ask(struct cm_llm *l, const struct cm_llm_model *model, const struct cm_llm_message *messages, size_t count,
-               double deadline_s, const struct cm_llm_ops *ops, void *arg, struct cm_llm_call **ret, struct cm_err *err);
+               double deadline_s, const struct cm_llm_ops *ops, void *arg, struct cm_llm_call **ret,
+               struct cm_err *err);
 /* Accepts NULL. */
 void cm_llm_cancel(struct cm_llm_call *call);
 

@@ -1,6 +1,346 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The HTTP interface's plain requests and answers. */
-#include "api_world.h"
+/* The HTTP face over a session manager that is made up here: it knows the session "session-1", and `code` says
+ * what an execution does. The server runs in a thread of its own; the test is a plain blocking client. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "conf/conf.h"
+#include "ev/loop.h"
+#include "front/http/internal.h"
+#include "http/internal.h"
+#include "net/door.h"
+#include "net/listen.h"
+#include "obs/metrics.h"
+
+/* The made-up manager */
+
+struct cm_exec {
+    struct cm_task task;
+    struct cm_exec_ops ops;
+    void *arg;
+    char code[64];
+};
+
+struct cm_sessions {
+    struct cm_loop *loop;
+    struct cm_task task;
+    void (*created)(void *arg, const char *id, const struct cm_err *err);
+    void *arg;
+};
+
+static struct cm_sessions manager;
+static atomic_int abandoned, running, ready = 1;
+
+static void finish(void *arg)
+{
+    struct cm_exec *x = arg;
+    struct cm_exec_result res = {.success = true,
+                                 .out = "out\n\"",
+                                 .out_len = 5,
+                                 .out_bytes = 5,
+                                 .out_stored = true,
+                                 .result = "84",
+                                 .result_len = 2,
+                                 .locals = "{\"x\":42}",
+                                 .locals_len = 8,
+                                 .duration_ns = 1500000000,
+                                 .cpu_ns = 250000000};
+    struct cm_err err;
+
+    cm_err_set(&err, CM_ERR_SESSION_LOST, "the session's process ended: \"killed\"");
+    x->ops.done(x->arg, strcmp(x->code, "die") == 0 ? NULL : &res, &err);
+    free(x);
+}
+
+int cm_executor_run(struct cm_executor *executor, const struct cm_run_request *run, const struct cm_exec_ops *ops,
+                    void *arg, struct cm_run **ret, struct cm_err *err)
+{
+    struct cm_sessions *m = (struct cm_sessions *)executor;
+    const struct cm_exec_request *req = &run->exec;
+    const char *id = run->session;
+
+    if (id && strcmp(id, "session-1") != 0)
+        return cm_err_set(err, CM_ERR_NO_SESSION, "no session \"%s\"", id);
+    if (req->code_len == 4 && memcmp(req->code, "full", 4) == 0)
+        return cm_err_set(err, CM_ERR_QUEUE_FULL, "the queue is full");
+    struct cm_exec *x = calloc(1, sizeof(*x));
+    x->ops = *ops;
+    x->arg = arg;
+    snprintf(x->code, sizeof(x->code), "%.*s", (int)req->code_len, req->code);
+    if (strcmp(x->code, "hang") != 0)
+        cm_task_post(m->loop, &x->task, finish, x);
+    else
+        atomic_fetch_add(&running, 1);
+    *ret = (struct cm_run *)x;
+    return 0;
+}
+
+void cm_run_abandon(struct cm_run *run, bool lost)
+{
+    struct cm_exec *x = (struct cm_exec *)run;
+
+    (void)lost;
+    atomic_fetch_add(&abandoned, 1);
+    free(x);
+}
+
+const char *cm_run_id(const struct cm_run *x)
+{
+    (void)x;
+    return "exec-1";
+}
+
+bool cm_run_repeated(const struct cm_run *x)
+{
+    (void)x;
+    return false;
+}
+
+static void created(void *arg)
+{
+    struct cm_sessions *m = arg;
+
+    m->created(m->arg, "session-1", NULL);
+}
+
+int cm_sessions_create_for(struct cm_sessions *m, const struct cm_session_owner *owner,
+                           const struct cm_limits_asked *limits, const char *correlation_id,
+                           void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg,
+                           struct cm_err *err)
+{
+    (void)owner;
+    (void)limits;
+    if (strcmp(correlation_id, "refuse") == 0)
+        return cm_err_set(err, CM_ERR_MAX_SESSIONS, "there are 2 sessions");
+    m->created = done;
+    m->arg = arg;
+    cm_task_post(m->loop, &m->task, created, m);
+    return 0;
+}
+
+int cm_sessions_check_owner(const struct cm_sessions *m, const char *id, const char *owner, struct cm_err *err)
+{
+    (void)m;
+    (void)id;
+    (void)owner;
+    (void)err;
+    return 0;
+}
+
+bool cm_sessions_ready(const struct cm_sessions *m)
+{
+    (void)m;
+    return ready;
+}
+
+const char *cm_sessions_image(const struct cm_sessions *m)
+{
+    (void)m;
+    return "image \"1\"";
+}
+
+int cm_sessions_output(struct cm_sessions *m, const char *id, const char *execution, int stream, uint64_t offset,
+                       uint64_t length, struct cm_buf *to, struct cm_output_info *ret, struct cm_err *err)
+{
+    static const char text[] = "0123456789";
+
+    (void)m;
+    if (strcmp(id, "session-1") != 0 || strcmp(execution, "exec-1") != 0 || stream != 1)
+        return cm_err_set(err, CM_ERR_NO_OUTPUT, "there is no such output");
+    *ret = (struct cm_output_info){12, 10};
+    size_t from = offset < 10 ? (size_t)offset : 10, n = length < 10 - from ? (size_t)length : 10 - from;
+    return cm_buf_append(to, text + from, n);
+}
+
+int cm_sessions_interrupt(struct cm_sessions *m, const char *id, bool *ret_stopped, struct cm_err *err)
+{
+    (void)m;
+    if (strcmp(id, "session-1") != 0)
+        return cm_err_set(err, CM_ERR_NO_SESSION, "no session \"%s\"", id);
+    *ret_stopped = true;
+    return 0;
+}
+
+int cm_sessions_roll_back(struct cm_sessions *m, const char *id,
+                          void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg,
+                          struct cm_err *err)
+{
+    (void)m;
+    (void)id;
+    (void)done;
+    (void)arg;
+    return cm_err_set(err, CM_ERR_NOTHING_TO_UNDO, "nothing was done yet");
+}
+
+bool cm_sessions_delete(struct cm_sessions *m, const char *id)
+{
+    (void)m;
+    return strcmp(id, "session-1") == 0;
+}
+
+int cm_sessions_info(struct cm_sessions *m, const char *id, struct cm_session_info *ret, struct cm_err *err)
+{
+    (void)m;
+    if (strcmp(id, "session-1") != 0)
+        return cm_err_set(err, CM_ERR_NO_SESSION, "no session \"%s\"", id);
+    *ret = (struct cm_session_info){.id = "session-1", .state = "idle", .expires_in_s = -1};
+    return 0;
+}
+
+void cm_sessions_each(struct cm_sessions *m, void (*each)(void *arg, const struct cm_session_info *info), void *arg)
+{
+    struct cm_session_info info = {.id = "session-1", .owner = ""};
+
+    (void)m;
+    each(arg, &info);
+    each(arg, &info);
+}
+
+/* The server */
+
+static struct cm_conf conf;
+static struct cm_api *api;
+static struct cm_door *door;
+static int stop_pipe[2];
+static pthread_t thread;
+
+static void on_stop(void *arg, int events)
+{
+    (void)events;
+    cm_loop_stop(arg);
+}
+
+static void *serve(void *arg)
+{
+    cm_loop_run(arg);
+    return NULL;
+}
+
+static struct cm_watch *stop_watch;
+static struct cm_metrics *metrics;
+
+static void on_http(void *arg, int fd, const struct sockaddr *peer, socklen_t len)
+{
+    (void)arg;
+    cm_http_adopt(cm_api_http(api), fd, peer, len);
+}
+
+static unsigned connections(void *arg)
+{
+    (void)arg;
+    return cm_http_connections(cm_api_http(api));
+}
+
+static void open_door(void)
+{
+    static const struct cm_door_ops ops = {.http = on_http, .connections = connections};
+    static const unsigned any = 0;
+    struct cm_door_config config = {
+        .ports = &any, .ports_count = 1, .connections_max = 1000, .head_ms = 10000, .metrics = metrics};
+
+    assert_int_equal(cm_listen_address("127.0.0.1", &config.address, NULL), 0);
+    assert_int_equal(cm_door_open(manager.loop, &config, &ops, NULL, &door, NULL), 0);
+}
+
+static int start(void **state)
+{
+    (void)state;
+    assert_int_equal(cm_conf_defaults(&conf, NULL), 0);
+    conf.max_body = 4096;
+    conf.max_code_length = 100;
+    manager.loop = cm_loop_new(NULL);
+    metrics = cm_metrics_new();
+    struct cm_api_config config = {.conf = &conf,
+                                   .sessions = &manager,
+                                   .executor = (struct cm_executor *)&manager,
+                                   .metrics = metrics,
+                                   .loopback = true};
+    assert_int_equal(cm_api_open(manager.loop, &config, &api, NULL), 0);
+    open_door();
+    assert_int_equal(pipe(stop_pipe), 0);
+    stop_watch = cm_watch_open(manager.loop, stop_pipe[0], CM_EV_READ, on_stop, manager.loop, NULL);
+    return pthread_create(&thread, NULL, serve, manager.loop);
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    assert_int_equal(write(stop_pipe[1], "", 1), 1);
+    pthread_join(thread, NULL);
+    cm_watch_close(stop_watch);
+    door = cm_door_free(door);
+    api = cm_api_free(api);
+    cm_loop_free(manager.loop);
+    cm_metrics_free(metrics);
+    close(stop_pipe[0]);
+    close(stop_pipe[1]);
+    return 0;
+}
+
+/* The client */
+
+static int dial(void)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)cm_door_port(door, 0)),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct timeval limit = {.tv_sec = 10};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) ||
+        connect(fd, (struct sockaddr *)&to, sizeof(to)))
+        abort();
+    return fd;
+}
+
+static void say(int fd, const char *text, size_t len)
+{
+    assert_int_equal(send(fd, text, len, MSG_NOSIGNAL), (ssize_t)len);
+}
+
+/* Reads until the server closes. A newer libuv's loop has an io_uring, whose end interrupts its maker once, a while
+ * after the loop is gone; a socket with a timeout is not restarted by the kernel. */
+static char *hear_all(int fd)
+{
+    static char text[65536];
+    size_t used = 0;
+    ssize_t n = 1;
+
+    while (used < sizeof(text) - 1 && n != 0) {
+        n = recv(fd, text + used, sizeof(text) - 1 - used, 0);
+        if (n < 0 && errno != EINTR)
+            break;
+        used += n > 0 ? (size_t)n : 0;
+    }
+    text[used] = '\0';
+    close(fd);
+    return text;
+}
+
+#define H            "Host: localhost\r\n"
+#define CLOSE        H "Connection: close\r\n"
+#define JSON(length) CLOSE "Content-Type: application/json\r\nContent-Length: " length "\r\n\r\n"
+
+struct exchange {
+    const char *request;
+    int status;
+    const char *contains;
+};
 
 /* A request of the given content type, with more headers or none. */
 static int status_of_body(const char *type, const char *more)
@@ -13,6 +353,19 @@ static int status_of_body(const char *type, const char *more)
     say(fd, request, strlen(request));
     sscanf(hear_all(fd), "HTTP/1.1 %d", &status);
     return status;
+}
+
+static void run_exchanges(const struct exchange *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        int fd = dial(), status = 0;
+        say(fd, list[i].request, strlen(list[i].request));
+        const char *answer = hear_all(fd);
+        sscanf(answer, "HTTP/1.1 %d", &status);
+        if (status != list[i].status || !strstr(answer, list[i].contains))
+            fail_msg("%s\n--- expected %d with \"%s\", got\n%s", list[i].request, list[i].status, list[i].contains,
+                     answer);
+    }
 }
 
 static void answers_every_route(void **state)
@@ -216,6 +569,13 @@ static void keeps_connections(void **state)
     for (const char *at = hear_all(fd); (at = strstr(at, "HTTP/1.1 200 OK")); at++)
         seen++;
     assert_int_equal(seen, 6);
+}
+
+static void wait_for(atomic_int *value, int wanted)
+{
+    for (int i = 0; i < 500 && atomic_load(value) != wanted; i++)
+        usleep(10000);
+    assert_int_equal(atomic_load(value), wanted);
 }
 
 static void abandons_when_the_client_leaves(void **state)
