@@ -47,10 +47,23 @@ static void withdraw(struct call *c)
     free_call(c);
 }
 
-void cm_calls_gone(void *job, struct cm_call *call)
+static bool is_own(const struct job *job, const struct cm_call_request *rq)
 {
-    (void)job;
-    withdraw(cm_call_user(call));
+    return cm_plan_find(&job->own, rq->name, rq->name_len) != NULL;
+}
+
+/* One that is in no list is the face's, and its user pointer too. */
+void cm_calls_gone(void *arg, struct cm_call *call)
+{
+    struct job *job = arg;
+    struct cm_run *run = job->runs;
+    struct call *c;
+
+    DL_SEARCH_SCALAR(job->calls, c, call, call);
+    if (c)
+        withdraw(c);
+    else if (run && run->ops.call_gone)
+        run->ops.call_gone(run->arg, call);
 }
 
 void cm_calls_drop(struct job *job)
@@ -143,7 +156,7 @@ static void on_result(void *arg, const char *json, size_t len, enum cm_call_fail
 
 static bool arguments_fit(struct call *c, const struct cm_call_request *rq)
 {
-    const struct cm_tool *t = cm_registry_details(c->job->x->registry, c->job->allowance.set->tools[c->tool]);
+    const struct cm_tool *t = cm_registry_details(c->job->x->registry, c->tool);
     cm_autobuf struct cm_buf why;
 
     cm_buf_init(&why, WHY_MAX);
@@ -156,7 +169,7 @@ static bool arguments_fit(struct call *c, const struct cm_call_request *rq)
 
 static void send(struct call *c, const struct cm_call_request *rq)
 {
-    const struct cm_tool *t = c->job->allowance.set->tools[c->tool];
+    const struct cm_tool *t = c->tool;
     cm_autobuf struct cm_buf merged;
     struct cm_json_value context;
     struct cm_err err;
@@ -202,15 +215,15 @@ static void refuse_unknown(struct call *c, const struct cm_call_request *rq)
     cm_autobuf struct cm_buf text;
 
     cm_buf_init(&text, ERROR_TEXT_MAX);
-    if (!job->x->service)
+    if (!job->x->service && !job->own.set)
         cm_buf_puts(&text,
                     "no tool service is configured: CODEMODE_MAIN_APP_TARGET must name the application's gRPC port");
     else if (job->allowance.chosen && cm_toolset_find(job->allowance.set, rq->name, rq->name_len) >= 0)
         cm_buf_puts(&text, "it is not one of the execution's available_tools");
     else
         cm_buf_puts(&text, "there is no such tool");
-    if (job->allowance.set)
-        cm_plan_hint(&job->allowance, rq->name, rq->name_len, &text);
+    if (job->allowance.set || job->own.set)
+        cm_plan_hint(job->allowance.set ? &job->allowance : &job->own, rq->name, rq->name_len, &text);
     cm_calls_fail(c, CM_CALL_UNKNOWN, cm_buf_data(&text));
 }
 
@@ -221,13 +234,11 @@ static void go(struct call *c, const struct cm_call_request *rq)
         cm_meta_call(c, rq);
         return;
     }
-    long tool = cm_plan_find(&c->job->allowance, rq->name, rq->name_len);
-    if (tool < 0) {
+    c->tool = cm_plan_find(&c->job->allowance, rq->name, rq->name_len);
+    if (c->tool)
+        send(c, rq);
+    else
         refuse_unknown(c, rq);
-        return;
-    }
-    c->tool = (uint32_t)tool;
-    send(c, rq);
 }
 
 /* Waiting for a list */
@@ -241,9 +252,11 @@ static void on_list(void *arg, struct cm_toolset *set, const char *why)
         cm_calls_fail(c, CM_CALL_UNAVAILABLE, why);
         return;
     }
-    if (!c->job->allowance.set)
-        c->job->allowance.set = cm_toolset_ref(set);
-    go(c, &c->what);
+    struct allowance *a = &c->job->allowance;
+    if (!a->set && cm_plan_choose(a, set, &c->job->own, NULL, 0, NULL) < 0)
+        cm_calls_fail(c, CM_CALL_LIMIT, "no memory for the list of tools");
+    else
+        go(c, &c->what);
 }
 
 static const char *place(char **at, const char *text, size_t len)
@@ -283,10 +296,14 @@ void cm_calls_begin(void *arg, struct cm_call *call, const struct cm_call_reques
     struct job *job = arg;
     struct cm_executor *x = job->x;
     bool waits = x->service && !job->allowance.set;
-    struct call *c = new_call(job, call, rq, waits);
     struct cm_err err;
 
     job->called++;
+    if (is_own(job, rq)) {
+        job->runs->ops.call(job->runs->arg, call, rq); /* not remembered: there is one run, as long as the job */
+        return;
+    }
+    struct call *c = new_call(job, call, rq, waits);
     if (!c) {
         cm_call_fail(call, CM_CALL_LIMIT, "no memory for the call", 22);
     } else if (!waits) {

@@ -79,6 +79,7 @@ static struct job *free_job(struct job *job)
     cm_task_cancel(job->x->loop, &job->task);
     cm_calls_drop(job);
     cm_plan_done(&job->allowance);
+    cm_plan_done(&job->own);
     free_request(job, job->request);
     free(job->context);
     free(job->error);
@@ -174,8 +175,8 @@ static int start(struct job *job, const struct cm_run_request *rq, struct cm_err
     cm_buf_init(&tools, TOOLS_TEXT_MAX);
     exec.tools = NULL;
     exec.tools_len = 0;
-    if (job->allowance.set) {
-        int rc = cm_plan_write(&job->allowance, &tools);
+    if (job->allowance.set || job->own.set) {
+        int rc = cm_plan_write(&job->own, &job->allowance, &tools);
         if (rc < 0)
             return cm_err_set(err, rc, "no memory for the list of tools");
         exec.tools = cm_buf_data(&tools);
@@ -230,6 +231,7 @@ static struct cm_run_request *copy_request(const struct cm_run_request *rq, size
     c->exec.context = place(&at, e->context, e->context_len);
     c->exec.config = place(&at, e->config, e->config_len);
     c->available_tools = place(&at, rq->available_tools, rq->available_tools_len);
+    c->caller_tools = NULL; /* the job has them */
     c->idempotency_key = NULL;
     c->key = NULL;
     return c;
@@ -238,7 +240,7 @@ static struct cm_run_request *copy_request(const struct cm_run_request *rq, size
 static int choose(struct job *job, struct cm_toolset *set, const struct cm_run_request *rq, struct cm_err *err)
 {
     char why[ERROR_TEXT_MAX] = "";
-    int rc = cm_plan_choose(&job->allowance, set, rq->available_tools, rq->available_tools_len, why);
+    int rc = cm_plan_choose(&job->allowance, set, &job->own, rq->available_tools, rq->available_tools_len, why);
 
     if (rc < 0)
         return cm_err_set(err, rc, "no memory for the list of tools");
@@ -290,7 +292,7 @@ static int begin(struct job *job, const struct cm_run_request *rq, struct cm_err
     struct cm_executor *x = job->x;
     uint64_t now = cm_clock_ns();
 
-    if (!x->service && cm_plan_names_some(rq->available_tools, rq->available_tools_len))
+    if (!x->service && cm_plan_names_some(&job->own, rq->available_tools, rq->available_tools_len))
         return end_with(
             job,
             "available_tools are named, but no tool service is configured: CODEMODE_MAIN_APP_TARGET must name "
@@ -342,6 +344,8 @@ static void add_content(struct cm_hasher *h, const struct cm_run_request *rq)
     add_text(h, rq->exec.context, rq->exec.context_len);
     add_text(h, rq->exec.config, rq->exec.config_len);
     add_text(h, rq->available_tools_len ? rq->available_tools : NULL, rq->available_tools_len);
+    if (rq->caller_tools) /* others keep the names that they have had */
+        add_text(h, rq->caller_tools, rq->caller_tools_len);
     cm_hash_add(h, modes, sizeof modes);
 }
 
@@ -351,7 +355,7 @@ static bool identify(const struct cm_executor *x, const struct cm_run_request *r
     unsigned char kind = rq->idempotency_key != NULL;
     struct cm_hasher h;
 
-    if (!*id_of(rq))
+    if (!*id_of(rq) || rq->streamed || rq->caller_tools)
         return false;
     cm_hash_begin(&h, &x->hash_key);
     cm_hash_add(&h, &kind, 1);
@@ -434,6 +438,8 @@ static struct job *new_job(struct cm_executor *x, const struct cm_run_request *r
     job->x = x;
     DL_APPEND(x->jobs, job);
     if (keep_texts(job, &rq->exec, err) < 0)
+        return free_job(job);
+    if (rq->caller_tools && cm_plan_own(&job->own, rq->caller_tools, rq->caller_tools_len, err) < 0)
         return free_job(job);
     name_job(job, rq);
     if (!new_run(x, job, ops, arg)) {

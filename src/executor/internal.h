@@ -65,7 +65,8 @@ struct job {
     struct cm_record *record; /* NULL: nobody may ask for its answer again */
     struct cm_exec *exec; /* once it has been handed to its session */
     char id[EXEC_ID_MAX];
-    struct allowance allowance;
+    struct allowance own; /* the caller's tools, which he answers himself */
+    struct allowance allowance; /* the service's */
     char *context; /* of the execution; NULL: none, or too large to go with calls */
     size_t context_len, context_given; /* the latter: that there were */
     char correlation[CORRELATION_MAX + 1];
@@ -90,25 +91,28 @@ struct call {
     struct cm_tool_request *request; /* while the service has it */
     struct cm_registry_wait *wait; /* while it waits for a list */
     struct cm_call_request what; /* while it waits: a copy, with its texts behind */
-    uint32_t tool; /* place in the set */
+    const struct cm_tool *tool; /* of the service's set, or of the caller's own */
 };
 
 /* plan.c */
 
-/* Choose among the tools of `set`, of which a reference is taken. 0; 1 when some are named that are not there: `why` (of
- * ERROR_TEXT_MAX bytes) says which; or CM_ERR_NO_MEMORY. */
-int cm_plan_choose(struct allowance *a, struct cm_toolset *set, const char *names, size_t names_len, char *why);
+/* Takes the names that the caller answers himself: 0, CM_ERR_BAD_FIELD or CM_ERR_NO_MEMORY. */
+int cm_plan_own(struct allowance *own, const char *names, size_t names_len, struct cm_err *err);
+/* Choose among the tools of `set`, of which a reference is taken: those with names of `own` are hidden. 0; 1 when some are
+ * named that are not there: `why` (of ERROR_TEXT_MAX bytes) says which; or CM_ERR_NO_MEMORY. */
+int cm_plan_choose(struct allowance *a, struct cm_toolset *set, const struct allowance *own, const char *names,
+                   size_t names_len, char *why);
 void cm_plan_done(struct allowance *a);
-/* True when names are among those asked for that begin without "__". */
-bool cm_plan_names_some(const char *names, size_t len);
+/* True when names are among those asked for that begin without "__" and are not in `own`. */
+bool cm_plan_names_some(const struct allowance *own, const char *names, size_t len);
 /* True when anything is asked for: then nothing else is allowed. Names with "__" alone allow none of the service's. */
 bool cm_plan_restricts(const char *names, size_t len);
 /* The code looks as if it used tools: it says so by one of their names for them. */
 bool cm_plan_mentions(const char *code, size_t len);
 /* What the code is told: [[name, flags], ...]. */
-int cm_plan_write(const struct allowance *a, struct cm_buf *to);
-/* The tool's place, or -1 when there is none or it is not allowed. */
-long cm_plan_find(const struct allowance *a, const char *name, size_t len);
+int cm_plan_write(const struct allowance *own, const struct allowance *a, struct cm_buf *to);
+/* NULL when there is none or it is not allowed. */
+const struct cm_tool *cm_plan_find(const struct allowance *a, const char *name, size_t len);
 /* Appends "; did you mean 'x'?" and the first names there are. */
 void cm_plan_hint(const struct allowance *a, const char *name, size_t len, struct cm_buf *to);
 

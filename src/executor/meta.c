@@ -55,20 +55,36 @@ static int put_row(struct cm_buf *to, const struct cm_tool *t, const struct cm_t
                               boolean(details->output_schema));
 }
 
+/* Of the caller's own tools nothing is known but what they are called. */
+static const struct cm_tool *details_of(const struct job *job, const struct cm_tool *t)
+{
+    bool own = cm_plan_find(&job->own, t->name, t->name_len) == t;
+
+    return own ? t : cm_registry_details(job->x->registry, t);
+}
+
+static int put_rows(struct cm_buf *to, const struct job *job, const struct allowance *a, size_t *count)
+{
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && a->set && i < a->set->count; i++) {
+        if (a->chosen && !a->chosen[i])
+            continue;
+        rc = (*count)++ ? cm_buf_puts(to, ",") : 0;
+        rc = rc ? rc : put_row(to, a->set->tools[i], details_of(job, a->set->tools[i]));
+    }
+    return rc;
+}
+
 static void answer_list(struct call *c)
 {
-    const struct allowance *a = &c->job->allowance;
     cm_autobuf struct cm_buf json;
     size_t count = 0;
 
     cm_buf_init(&json, ANSWER_MAX);
     int rc = cm_buf_puts(&json, "{\"tools\":[");
-    for (size_t i = 0; rc == 0 && a->set && i < a->set->count; i++) {
-        if (a->chosen && !a->chosen[i])
-            continue;
-        rc = count++ ? cm_buf_puts(&json, ",") : 0;
-        rc = rc ? rc : put_row(&json, a->set->tools[i], cm_registry_details(c->job->x->registry, a->set->tools[i]));
-    }
+    rc = rc ? rc : put_rows(&json, c->job, &c->job->own, &count);
+    rc = rc ? rc : put_rows(&json, c->job, &c->job->allowance, &count);
     rc = rc ? rc : cm_buf_printf(&json, "],\"count\":%zu}", count);
     finish(c, &json, rc);
 }
@@ -110,23 +126,33 @@ static size_t limit_argument(const struct cm_call_request *rq)
     return n < 1 ? 0 : n > CM_SEARCH_MAX ? CM_SEARCH_MAX : (size_t)n;
 }
 
-static void answer_search(struct call *c, const struct cm_call_request *rq)
+static int search_in(struct cm_buf *to, const struct job *job, const struct allowance *a, const char *query, size_t len,
+                     size_t limit, size_t *count)
 {
-    const struct allowance *a = &c->job->allowance;
     struct cm_found found[CM_SEARCH_MAX];
-    cm_autobuf struct cm_buf json;
-    char query[QUERY_MAX];
-    size_t len = text_argument(rq, "query", query, sizeof query);
-    long n = a->set ? cm_search(a->set, a->chosen, query, len, found, limit_argument(rq)) : 0;
+    long n = a->set && limit > *count ? cm_search(a->set, a->chosen, query, len, found, limit - *count) : 0;
+    int rc = n < 0 ? CM_ERR_NO_MEMORY : 0;
 
-    cm_buf_init(&json, ANSWER_MAX);
-    int rc = n < 0 ? CM_ERR_NO_MEMORY : cm_buf_puts(&json, "{\"tools\":[");
     for (long i = 0; rc == 0 && i < n; i++) {
         const struct cm_tool *t = a->set->tools[found[i].tool];
-        rc = i ? cm_buf_puts(&json, ",") : 0;
-        rc = rc ? rc : put_found(&json, t, cm_registry_details(c->job->x->registry, t), found[i].score);
+        rc = (*count)++ ? cm_buf_puts(to, ",") : 0;
+        rc = rc ? rc : put_found(to, t, details_of(job, t), found[i].score);
     }
-    rc = rc ? rc : cm_buf_printf(&json, "],\"count\":%ld}", n);
+    return rc;
+}
+
+static void answer_search(struct call *c, const struct cm_call_request *rq)
+{
+    const struct job *job = c->job;
+    cm_autobuf struct cm_buf json;
+    char query[QUERY_MAX];
+    size_t len = text_argument(rq, "query", query, sizeof query), limit = limit_argument(rq), count = 0;
+
+    cm_buf_init(&json, ANSWER_MAX);
+    int rc = cm_buf_puts(&json, "{\"tools\":[");
+    rc = rc ? rc : search_in(&json, job, &job->own, query, len, limit, &count);
+    rc = rc ? rc : search_in(&json, job, &job->allowance, query, len, limit, &count);
+    rc = rc ? rc : cm_buf_printf(&json, "],\"count\":%zu}", count);
     finish(c, &json, rc);
 }
 
@@ -134,8 +160,7 @@ static void answer_search(struct call *c, const struct cm_call_request *rq)
 
 static void answer_schema(struct call *c)
 {
-    const struct cm_tool *t = c->job->allowance.set->tools[c->tool];
-    const struct cm_tool *d = cm_registry_details(c->job->x->registry, t);
+    const struct cm_tool *t = c->tool, *d = details_of(c->job, t);
     cm_autobuf struct cm_buf json;
 
     cm_buf_init(&json, ANSWER_MAX);
@@ -155,7 +180,7 @@ static void answer_schema(struct call *c)
 static void on_schema(void *arg, const uint8_t *message, size_t len, enum cm_grpc_status status, const char *text)
 {
     struct call *c = arg;
-    const struct cm_tool *t = c->job->allowance.set->tools[c->tool];
+    const struct cm_tool *t = c->tool;
     struct cm_err err;
 
     (void)status;
@@ -177,18 +202,18 @@ static void find_schema(struct call *c, const struct cm_call_request *rq)
     struct cm_err err;
 
     len = len ? len : text_argument(rq, "tool_name", name, sizeof name);
-    long at = cm_plan_find(&job->allowance, name, len);
-    if (at < 0) {
+    const struct cm_tool *own = cm_plan_find(&job->own, name, len);
+    const struct cm_tool *t = own ? own : cm_plan_find(&job->allowance, name, len);
+    if (!t) {
         cm_autobuf struct cm_buf text;
         cm_buf_init(&text, ERROR_TEXT_MAX);
         cm_buf_printf(&text, len ? "there is no tool '%s'" : "name= must name a tool%s", name);
-        cm_plan_hint(&job->allowance, "", 0, &text);
+        cm_plan_hint(job->allowance.set ? &job->allowance : &job->own, "", 0, &text);
         cm_calls_fail(c, CM_CALL_UNKNOWN, cm_buf_data(&text));
         return;
     }
-    c->tool = (uint32_t)at;
-    const struct cm_tool *t = job->allowance.set->tools[at];
-    if (cm_registry_details(job->x->registry, t) == t && !t->input_schema)
+    c->tool = t;
+    if (!own && cm_registry_details(job->x->registry, t) == t && !t->input_schema)
         c->request = cm_tool_service_schema(job->x->service, name, len, rq->deadline_ns, on_schema, c, &err);
     if (!c->request)
         answer_schema(c);

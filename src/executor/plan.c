@@ -42,17 +42,6 @@ static bool next_name(struct cm_members *m, struct cm_chars *ret)
     return false;
 }
 
-bool cm_plan_names_some(const char *names, size_t len)
-{
-    struct cm_json_value array = array_of(names, len);
-    struct cm_chars name;
-
-    if (array.kind == CM_JSON_ABSENT)
-        return false;
-    struct cm_members m = cm_elements_of(&array);
-    return next_name(&m, &name);
-}
-
 bool cm_plan_restricts(const char *names, size_t len)
 {
     struct cm_json_value array = array_of(names, len), value;
@@ -96,6 +85,33 @@ static bool plain_name(struct cm_chars name, char ret[static CM_TOOL_NAME_MAX + 
     return ok;
 }
 
+static bool is_own(const struct allowance *own, struct cm_chars name)
+{
+    char plain[CM_TOOL_NAME_MAX + 1];
+    size_t len;
+
+    return own->set && plain_name(name, plain, &len) && cm_plan_find(own, plain, len);
+}
+
+bool cm_plan_names_some(const struct allowance *own, const char *names, size_t len)
+{
+    struct cm_json_value array = array_of(names, len);
+    struct cm_chars name;
+
+    if (array.kind == CM_JSON_ABSENT)
+        return false;
+    for (struct cm_members m = cm_elements_of(&array); next_name(&m, &name);)
+        if (!is_own(own, name))
+            return true;
+    return false;
+}
+
+int cm_plan_own(struct allowance *own, const char *names, size_t names_len, struct cm_err *err)
+{
+    own->set = cm_toolset_of_names(names, names_len, CM_CALLER_TOOLS_MAX, err);
+    return own->set ? 0 : cm_err_wrap(err, "caller_tools");
+}
+
 /* Of the missing names, at the most a few are said. */
 static void say_missing(struct cm_buf *why, struct cm_chars name, unsigned already)
 {
@@ -108,7 +124,7 @@ static void say_missing(struct cm_buf *why, struct cm_chars name, unsigned alrea
     cm_buf_puts(why, "'");
 }
 
-static int choose_named(struct allowance *a, const struct cm_json_value *names, char *text)
+static int choose_named(struct allowance *a, const struct allowance *own, const struct cm_json_value *names, char *text)
 {
     struct cm_buf why = {.mem = text, .cap = ERROR_TEXT_MAX - 1, .max = ERROR_TEXT_MAX - 1};
     char plain[CM_TOOL_NAME_MAX + 1];
@@ -120,6 +136,8 @@ static int choose_named(struct allowance *a, const struct cm_json_value *names, 
     if (!a->chosen)
         return CM_ERR_NO_MEMORY;
     for (struct cm_members m = cm_elements_of(names); next_name(&m, &name);) {
+        if (is_own(own, name))
+            continue;
         long at = plain_name(name, plain, &len) ? cm_toolset_find(a->set, plain, len) : -1;
         if (at >= 0)
             a->chosen[at] = 1;
@@ -135,14 +153,31 @@ static int choose_named(struct allowance *a, const struct cm_json_value *names, 
     return 1;
 }
 
-int cm_plan_choose(struct allowance *a, struct cm_toolset *set, const char *names, size_t names_len, char *why)
+/* The caller's own win over the service's of the same name. */
+static int hide(struct allowance *a, const struct allowance *own)
+{
+    for (size_t i = 0; own->set && i < own->set->count; i++) {
+        long at = cm_toolset_find(a->set, own->set->tools[i]->name, own->set->tools[i]->name_len);
+        if (at < 0)
+            continue;
+        if (!a->chosen) {
+            a->chosen = malloc(a->set->count);
+            if (!a->chosen)
+                return CM_ERR_NO_MEMORY;
+            memset(a->chosen, 1, a->set->count);
+        }
+        a->chosen[at] = 0;
+    }
+    return 0;
+}
+
+int cm_plan_choose(struct allowance *a, struct cm_toolset *set, const struct allowance *own, const char *names,
+                   size_t names_len, char *why)
 {
     struct cm_json_value array = array_of(names, names_len);
 
     *a = (struct allowance){.set = cm_toolset_ref(set)};
-    if (!cm_plan_restricts(names, names_len))
-        return 0;
-    int rc = choose_named(a, &array, why);
+    int rc = cm_plan_restricts(names, names_len) ? choose_named(a, own, &array, why) : hide(a, own);
     if (rc != 0)
         cm_plan_done(a);
     return rc;
@@ -155,28 +190,36 @@ void cm_plan_done(struct allowance *a)
     a->chosen = NULL;
 }
 
-int cm_plan_write(const struct allowance *a, struct cm_buf *to)
+static int write_some(const struct allowance *a, const char **lead, struct cm_buf *to)
 {
-    const char *lead = "[[";
     int rc = 0;
 
-    for (size_t i = 0; rc == 0 && i < a->set->count; i++) {
+    for (size_t i = 0; rc == 0 && a->set && i < a->set->count; i++) {
         const struct cm_tool *t = a->set->tools[i];
         if (a->chosen && !a->chosen[i])
             continue;
-        rc = cm_buf_puts(to, lead);
+        rc = cm_buf_puts(to, *lead);
         rc = rc ? rc : cm_json_put_string(to, t->name, t->name_len);
         rc = rc ? rc : cm_buf_printf(to, ",%d]", (t->is_async ? 1 : 0) | (t->has_context ? 2 : 0));
-        lead = ",[";
+        *lead = ",[";
     }
+    return rc;
+}
+
+int cm_plan_write(const struct allowance *own, const struct allowance *a, struct cm_buf *to)
+{
+    const char *lead = "[[";
+    int rc = write_some(own, &lead, to);
+
+    rc = rc ? rc : write_some(a, &lead, to);
     return rc ? rc : cm_buf_puts(to, *lead == '[' ? "[]" : "]");
 }
 
-long cm_plan_find(const struct allowance *a, const char *name, size_t len)
+const struct cm_tool *cm_plan_find(const struct allowance *a, const char *name, size_t len)
 {
     long at = a->set ? cm_toolset_find(a->set, name, len) : -1;
 
-    return at >= 0 && a->chosen && !a->chosen[at] ? -1 : at;
+    return at < 0 || (a->chosen && !a->chosen[at]) ? NULL : a->set->tools[at];
 }
 
 /* "did you mean" takes a list that ends with NULL. */

@@ -28,14 +28,14 @@ static int put_words(struct cm_buf *buf, const char *text)
     return rc < 0 ? rc : cm_json_put_string(buf, cm_buf_data(&words), words.len);
 }
 
-static int write_error(struct cm_buf *buf, const struct cm_err *err)
+int cm_http_put_error(struct cm_buf *to, const struct cm_err *err, const char *lead)
 {
     const struct cm_err_info *info = cm_err_info(err->code);
-    int rc;
+    int rc = cm_buf_printf(to, "{%s\"detail\":", lead);
 
-    if ((rc = cm_buf_puts(buf, "{\"detail\":")) < 0 || (rc = put_words(buf, err->text)) < 0)
+    if (rc < 0 || (rc = put_words(to, err->text)) < 0)
         return rc;
-    return cm_buf_printf(buf, ",\"code\":\"%s\",\"remediation\":\"%s\"}", info->short_name, info->remediation);
+    return cm_buf_printf(to, ",\"code\":\"%s\",\"remediation\":\"%s\"}", info->short_name, info->remediation);
 }
 
 void cm_http_set_error(struct cm_request *rq, const struct cm_err *err)
@@ -48,7 +48,7 @@ void cm_http_set_error(struct cm_request *rq, const struct cm_err *err)
     a->content_type = NULL;
     a->retry_after = cm_err_info(err->code)->retry;
     const struct cm_http_config *c = &rq->http->config;
-    if ((c->error_body ? c->error_body(rq, err, &a->body) : write_error(&a->body, err)) < 0)
+    if ((c->error_body ? c->error_body(rq, err, &a->body) : cm_http_put_error(&a->body, err, "")) < 0)
         a->status = 0; /* not even memory for this: the connection is closed */
 }
 

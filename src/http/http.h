@@ -76,6 +76,9 @@ bool cm_http_draining(const struct cm_http *h);
 /* Ends what still waits (its `gone` is called) and closes every connection. Accepts NULL. */
 struct cm_http *cm_http_free(struct cm_http *h);
 
+/* {"detail", "code", "remediation"}; `lead` is what stands in front of them, with its comma, or "". 0 or the buffer's error. */
+int cm_http_put_error(struct cm_buf *to, const struct cm_err *err, const char *lead);
+
 /* A request. Pointers live as long as it does: until the handler has answered, and while it waits or streams. */
 
 void *cm_request_app(const struct cm_request *rq);
@@ -123,8 +126,8 @@ void cm_request_wait(struct cm_request *rq, void (*gone)(void *arg), void *arg);
  * that of cm_request_wait(). A stream that is begun is ended by cm_request_end(). */
 void cm_request_stream(struct cm_request *rq, const char *content_type, size_t backlog_max, void (*gone)(void *arg),
                        void *arg);
-/* CM_ERR_TOO_LARGE when the client reads so slowly that backlog_max bytes wait, or all clients so slowly that answers_max
- * do; nothing was taken then. Not called from
+/* CM_ERR_TOO_LARGE when the client reads so slowly that backlog_max bytes or more wait already, or all clients so slowly
+ * that answers_max do; nothing was taken then. Not called from
  * inside: `gone`. */
 int cm_request_write(struct cm_request *rq, const void *data, size_t len);
 size_t cm_request_backlog(const struct cm_request *rq);

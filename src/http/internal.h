@@ -12,7 +12,7 @@
 
 #define CORRELATION_MAX 128
 #define VARIABLES       3   /* {...} of one path */
-#define VARIABLE_MAX    256 /* with the final NUL */
+#define VARIABLE_MAX    800 /* with the final NUL; a name of 256 bytes, each of which may be an escape */
 #define EXTRA_HEADERS   8
 #define CONN_MAGIC      0x434f4e4eu
 #define REQUEST_MAGIC   0x52455155u
@@ -66,6 +66,7 @@ struct stream {
     bool on;        /* the answer is one */
     bool suspended; /* the daemon waits for more */
     bool ended, cut;
+    size_t backlog_max;
     bool overrun;   /* a piece found no room: the client does not read */
 };
 

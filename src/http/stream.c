@@ -60,7 +60,8 @@ void cm_request_stream(struct cm_request *rq, const char *content_type, size_t b
     a->content_type = a->type_text;
     a->status = 200;
     cm_buf_done(&a->body);
-    cm_buf_init(&a->body, backlog_max);
+    cm_buf_init(&a->body, cm_http_unread_max(rq->http));
+    rq->stream.backlog_max = backlog_max;
     rq->stream.on = true;
     if (rq->state == RECEIVING) {
         rq->state = STREAMING;
@@ -85,7 +86,7 @@ int cm_request_write(struct cm_request *rq, const void *data, size_t len)
 
     if (rq->state != STREAMING)
         return CM_ERR_CANCELLED;
-    bool full = h->unread + len > cm_http_unread_max(h);
+    bool full = rq->answer.body.len >= rq->stream.backlog_max || h->unread + len > cm_http_unread_max(h);
     int rc = full ? CM_ERR_TOO_LARGE : cm_buf_append(&rq->answer.body, data, len);
     if (rc < 0) {
         rq->stream.overrun = true;

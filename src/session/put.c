@@ -115,7 +115,7 @@ static void on_done(void *arg, const struct cm_exec_result *res, const struct cm
     const char *text = res->error ? res->error : "";
     size_t len = res->error ? res->error_len : 0, class = 0;
     while (class < len && isalnum((unsigned char)text[class]))
-        class++;
+        class ++;
     if (class > 0 && len > class + 2 && !memcmp(text + class, ": ", 2)) {
         text += class + 2;
         len -= class + 2;

@@ -12,6 +12,7 @@
 #include "codemode.pb-c.h"
 #include "tools/schema.h"
 #include "tools/search.h"
+#include "tools/values.h"
 #include "wire/json.h"
 #include "wire/proto.h"
 
@@ -296,6 +297,64 @@ struct cm_toolset *cm_toolset_read(const uint8_t *message, size_t len, struct cm
     }
     if (read_list(&r, message, len, err) == 0 && (drop_doubles(&r) < 0 || !(set = finish(&r))))
         cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the list of tools");
+    free_tools(&r);
+    return set;
+}
+
+/* Without its escapes; 0 when it can be no tool's. */
+static size_t plain_name(const struct cm_json_value *value, char ret[static CM_TOOL_NAME_MAX + 1])
+{
+    struct cm_buf b = {.mem = ret, .cap = CM_TOOL_NAME_MAX, .max = CM_TOOL_NAME_MAX};
+    int32_t c;
+
+    if (value->kind != CM_JSON_STRING)
+        return 0;
+    for (struct cm_chars chars = cm_chars_of(value); (c = cm_chars_next(&chars)) >= 0;)
+        if (c < 0x20 || (c >= 0x7F && c < 0xA0) || (c >= 0xD800 && c <= 0xDFFF)) /* which would become a '?' */
+            return 0;
+    if (cm_chars_put(&b, cm_chars_of(value), CM_TOOL_NAME_MAX) < 0)
+        return 0;
+    const ProtobufCBinaryData name = {b.len, (uint8_t *)ret};
+    return is_good_name(&name) && !is_hidden(&name) ? b.len : 0;
+}
+
+static int read_names(struct reader *r, const struct cm_json_value *array, size_t most, struct cm_err *err)
+{
+    static const ProtobufCBinaryData nothing;
+    char name[CM_TOOL_NAME_MAX + 1];
+    struct cm_json_value value;
+    int rc = 0;
+
+    for (struct cm_members m = cm_elements_of(array); rc == 0 && cm_elements_next(&m, &value);) {
+        const ProtobufCBinaryData plain = {plain_name(&value, name), (uint8_t *)name};
+        const struct source from = {.name = &plain, .description = &nothing};
+        if (r->count == most)
+            return cm_err_set(err, CM_ERR_BAD_FIELD, "has more than %zu names", most);
+        if (plain.len == 0)
+            return cm_err_set(err, CM_ERR_BAD_FIELD,
+                              "number %zu is no name of a tool: up to %d bytes of text that do not begin with \"__\"",
+                              r->count + 1, CM_TOOL_NAME_MAX);
+        rc = keep(r, new_tool(&from), err);
+    }
+    return rc;
+}
+
+struct cm_toolset *cm_toolset_of_names(const char *names, size_t len, size_t most, struct cm_err *err)
+{
+    struct cm_toolset *set = NULL;
+    struct cm_json_value array;
+    struct reader r = {0};
+
+    if (cm_json_check(names, len, &array, NULL) < 0 || array.kind != CM_JSON_ARRAY) {
+        cm_err_set(err, CM_ERR_BAD_FIELD, "must be an array of names");
+        return NULL;
+    }
+    if (read_names(&r, &array, most, err) == 0) {
+        if (drop_doubles(&r) < 0 || (r.left_out == 0 && !(set = finish(&r))))
+            cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the names of tools");
+        else if (!set)
+            cm_err_set(err, CM_ERR_BAD_FIELD, "has a name twice");
+    }
     free_tools(&r);
     return set;
 }

@@ -37,6 +37,9 @@ struct cm_toolset {
 
 /* Reads an encoded ListToolsResponse. NULL with CM_ERR_BAD_FIELD, CM_ERR_TOO_LARGE or CM_ERR_NO_MEMORY. */
 struct cm_toolset *cm_toolset_read(const uint8_t *message, size_t len, struct cm_err *err);
+/* Tools of which nothing but the names is known: a checked JSON array of up to `most`. NULL with CM_ERR_BAD_FIELD, when one
+ * of them is unusable, begins with "__" or is there twice, or CM_ERR_NO_MEMORY. */
+struct cm_toolset *cm_toolset_of_names(const char *names, size_t len, size_t most, struct cm_err *err);
 struct cm_toolset *cm_toolset_ref(struct cm_toolset *set);
 /* Accepts NULL, returns NULL. */
 struct cm_toolset *cm_toolset_unref(struct cm_toolset *set);

@@ -44,8 +44,9 @@ static bool is_name(void *arg, struct cm_json_value *value)
     return *all = value->kind == CM_JSON_STRING;
 }
 
-static int read_tools(const struct cm_json_value *value, struct cm_execute_body *ret, struct cm_err *err)
+static int read_names(const struct cm_json_member *member, const char **ret, size_t *ret_len, struct cm_err *err)
 {
+    const struct cm_json_value *value = &member->value;
     bool names = value->kind == CM_JSON_ARRAY;
 
     if (value->kind == CM_JSON_ABSENT || value->kind == CM_JSON_NULL)
@@ -53,9 +54,9 @@ static int read_tools(const struct cm_json_value *value, struct cm_execute_body 
     if (names)
         cm_json_elements(value, is_name, &names);
     if (!names)
-        return cm_err_set(err, CM_ERR_BAD_FIELD, "available_tools: must be a list of names or null");
-    ret->available_tools = value->raw;
-    ret->available_tools_len = value->len;
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "%s: must be a list of names or null", member->name);
+    *ret = value->raw;
+    *ret_len = value->len;
     return 0;
 }
 
@@ -107,9 +108,10 @@ static int read_policy(const struct cm_json_value *value, struct cm_execute_body
 int cm_execute_read(char *body, size_t len, const struct cm_limits *caps, struct cm_execute_body *ret,
                     struct cm_err *err)
 {
-    struct cm_json_member m[] = {{.name = "code"},   {.name = "context"},         {.name = "timeout"},
-                                 {.name = "limits"}, {.name = "on_error"},        {.name = "policy"},
-                                 {.name = "config"}, {.name = "available_tools"}, {.name = "correlation_id"}};
+    struct cm_json_member m[] = {{.name = "code"},        {.name = "context"},         {.name = "timeout"},
+                                 {.name = "limits"},      {.name = "on_error"},        {.name = "policy"},
+                                 {.name = "config"},      {.name = "available_tools"}, {.name = "correlation_id"},
+                                 {.name = "caller_tools"}};
     struct cm_execute_body b = {0};
     int rc;
 
@@ -119,7 +121,9 @@ int cm_execute_read(char *body, size_t len, const struct cm_limits *caps, struct
         (rc = read_timeout(&m[2].value, &b, err)) < 0 ||
         (rc = cm_limits_read(&m[3].value, CM_LIMIT_OF_EXECUTION, caps, &b.limits, err)) < 0 ||
         (rc = read_on_error(&m[4].value, &b, err)) < 0 || (rc = read_policy(&m[5].value, &b, err)) < 0 ||
-        (rc = read_object(&m[6], &b.config, &b.config_len, err)) < 0 || (rc = read_tools(&m[7].value, &b, err)) < 0 ||
+        (rc = read_object(&m[6], &b.config, &b.config_len, err)) < 0 ||
+        (rc = read_names(&m[7], &b.available_tools, &b.available_tools_len, err)) < 0 ||
+        (rc = read_names(&m[9], &b.caller_tools, &b.caller_tools_len, err)) < 0 ||
         (rc = read_correlation(&m[8].value, &b, err)) < 0)
         return rc;
     if (b.timeout_s > 0 && b.limits.named & 1u << CM_LIMIT_TIMEOUT)

@@ -526,7 +526,8 @@ static void load(struct call *c, const char *name)
     else if (!strcmp(name, "noise"))
         succeed(c, "\xff\xc3 -1x");
     else if (!strcmp(name, "endless"))
-        succeed(c, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 99999999999999999999");
+        succeed(c, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa "
+                   "99999999999999999999");
     else
         succeed(c, text);
 }

@@ -39,6 +39,7 @@ static void check_accepted(const struct cm_execute_body *b, const char *body, si
             CHECK(b->limits.value.at[i] >= cm_limit_info(i)->min && b->limits.value.at[i] <= caps.at[i]);
     check_part(b->config, b->config_len, '{', body, size);
     check_part(b->available_tools, b->available_tools_len, '[', body, size);
+    check_part(b->caller_tools, b->caller_tools_len, '[', body, size);
     CHECK(!b->correlation_id || (within(b->correlation_id, b->correlation_id_len, body, size) &&
                                  cm_utf8_valid(b->correlation_id, b->correlation_id_len)));
     if (!b->context) {
@@ -55,7 +56,7 @@ static bool names_a_field(const char *text)
 {
     static const char *const fields[] = {
         "code: ",   "context: ", "timeout: ",         "limits: ",         "limits.", "on_error: ",
-        "policy: ", "config: ",  "available_tools: ", "correlation_id: ", "body: "};
+        "policy: ", "config: ",  "available_tools: ", "caller_tools: ", "correlation_id: ", "body: "};
 
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
         if (strncmp(text, fields[i], strlen(fields[i])) == 0)

@@ -14,12 +14,18 @@
 #include "obs/metrics.h"
 #include "turn.h"
 #include "wire/json.h"
+#include "wire/sse.h"
 
 #define CODE_MAX 1000
 #define TURNS    300
 
+struct cm_call {
+    void *user;
+};
+
 struct cm_exec {
     struct cm_task task;
+    struct cm_call call;
     struct cm_exec_ops ops;
     void *arg;
     bool posted;
@@ -34,7 +40,7 @@ struct creation {
 };
 
 struct cm_sessions {
-    unsigned live_executions, live_creations;
+    unsigned live_executions, live_creations, live_puts;
 };
 
 static struct cm_sessions manager;
@@ -77,6 +83,51 @@ static void finish(void *arg)
     free(x);
 }
 
+/* A stream: the code as output, in two pieces, and a call that nobody answers. */
+static void forget_call(void *arg)
+{
+    struct cm_exec *x = arg;
+
+    x->ops.call_gone(x->arg, &x->call);
+    cm_task_post(loop, &x->task, finish, x);
+}
+
+static void stream(void *arg)
+{
+    struct cm_exec *x = arg;
+    const struct cm_call_request request = {
+        .name = x->code, .name_len = x->len, .arguments = "{\n}", .arguments_len = 3, .number = 1};
+
+    x->ops.output(x->arg, 1, x->code, x->len / 2);
+    x->ops.output(x->arg, 1, x->code + x->len / 2, x->len - x->len / 2);
+    if (x->ops.call)
+        x->ops.call(x->arg, &x->call, &request);
+    cm_task_post(loop, &x->task, x->ops.call ? forget_call : finish, x);
+}
+
+void cm_call_set_user(struct cm_call *call, void *user)
+{
+    call->user = user;
+}
+
+void *cm_call_user(const struct cm_call *call)
+{
+    return call->user;
+}
+
+void cm_call_answer(struct cm_call *call, const char *json, size_t len)
+{
+    (void)call;
+    CHECK(model_json(json, len, CM_JSON_DEPTH_MAX).valid);
+}
+
+void cm_call_fail(struct cm_call *call, enum cm_call_failure why, const char *text, size_t len)
+{
+    (void)call;
+    (void)why;
+    CHECK(cm_utf8_valid(text, len));
+}
+
 int cm_executor_run(struct cm_executor *executor, const struct cm_run_request *run, const struct cm_exec_ops *ops,
                     void *arg, struct cm_run **ret, struct cm_err *err)
 {
@@ -100,7 +151,7 @@ int cm_executor_run(struct cm_executor *executor, const struct cm_run_request *r
     m->live_executions++;
     x->posted = !(x->len == 4 && memcmp(x->code, "hang", 4) == 0);
     if (x->posted)
-        cm_task_post(loop, &x->task, finish, x);
+        cm_task_post(loop, &x->task, run->streamed ? stream : finish, x);
     *ret = (struct cm_run *)x;
     return 0;
 }
@@ -127,6 +178,59 @@ bool cm_run_repeated(const struct cm_run *x)
 {
     (void)x;
     return false;
+}
+
+/* Variables */
+
+struct put {
+    struct cm_task task;
+    void (*done)(void *arg, const struct cm_put_result *res, const struct cm_err *err);
+    void *arg;
+};
+
+static void put_done(void *arg)
+{
+    struct put *p = arg;
+    const struct cm_put_result res = {.type = "str", .length = 1, .has_length = true};
+
+    manager.live_puts--;
+    p->done(p->arg, &res, NULL);
+    free(p);
+}
+
+int cm_sessions_put(struct cm_sessions *m, const char *id, const struct cm_put_request *req,
+                    void (*done)(void *arg, const struct cm_put_result *res, const struct cm_err *err), void *arg,
+                    struct cm_exec **ret_exec, struct cm_err *err)
+{
+    struct put *p = calloc(1, sizeof *p);
+
+    (void)err;
+    CHECK(p && strcmp(id, "session-1") == 0);
+    CHECK(req->name_len > 0 && req->name_len <= CM_PUT_NAME_MAX && cm_utf8_valid(req->name, req->name_len));
+    CHECK(!memchr(req->name, '\0', req->name_len));
+    CHECK(lseek(req->fd, 0, SEEK_END) == (off_t)req->length && req->length <= conf.max_upload);
+    close(req->fd);
+    p->done = done;
+    p->arg = arg;
+    m->live_puts++;
+    cm_task_post(loop, &p->task, put_done, p);
+    *ret_exec = (struct cm_exec *)p;
+    return 0;
+}
+
+void cm_exec_abandon(struct cm_exec *exec)
+{
+    struct put *p = (struct put *)exec;
+
+    manager.live_puts--;
+    cm_task_cancel(loop, &p->task);
+    free(p);
+}
+
+uint64_t cm_pressure_left(struct cm_pressure *p)
+{
+    (void)p;
+    return UINT64_MAX;
 }
 
 static void created(void *arg)
@@ -219,6 +323,7 @@ int cm_sessions_info(struct cm_sessions *m, const char *id, struct cm_session_in
     if (strcmp(id, "session-1") != 0)
         return cm_err_set(err, CM_ERR_NO_SESSION, "no session \"%.200s\"", id);
     *ret = (struct cm_session_info){.id = "session-1", .state = "idle", .expires_in_s = -1};
+    ret->limits.at[CM_LIMIT_MEMORY] = 1 << 20;
     return 0;
 }
 
@@ -239,6 +344,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     CHECK(cm_conf_defaults(&conf, NULL) == 0);
     conf.max_body = 4096;
     conf.max_code_length = CODE_MAX;
+    conf.max_upload = 8192;
     loop = cm_loop_new(NULL);
     metrics = cm_metrics_new();
     struct cm_api_config config = {.conf = &conf,
@@ -309,6 +415,60 @@ static void check_output(const char *body, size_t len)
     free(copy);
 }
 
+struct events {
+    unsigned count;
+    bool ended;
+    struct cm_buf text;
+};
+
+static int on_event(void *arg, const char *event, char *data, size_t len)
+{
+    struct events *e = arg;
+    struct cm_json_member m[] = {{.name = "text"}};
+    size_t n;
+
+    CHECK(!e->ended && (e->count++ == 0) == (strcmp(event, "start") == 0));
+    CHECK(model_json(data, len, CM_JSON_DEPTH_MAX).valid);
+    e->ended = strcmp(event, "result") == 0 || strcmp(event, "error") == 0;
+    if (strcmp(event, "result") == 0) {
+        unsigned at = finished.seen;
+        check_output(data, len);
+        CHECK(finished.seen == at + 1 && e->text.len == finished.len[at]);
+        CHECK(memcmp(cm_buf_data(&e->text), finished.code[at], e->text.len) == 0);
+    } else if (strcmp(event, "output") == 0) {
+        CHECK(cm_json_object(data, len, m, 1, NULL) == 0 && cm_json_decode(&m[0].value, &n));
+        CHECK(cm_buf_append(&e->text, m[0].value.raw, n) == 0);
+    }
+    return 0;
+}
+
+/* The body of a stream, in pieces or not; returns its length. */
+static size_t check_stream(const char *at, size_t left, bool chunked)
+{
+    struct events events = {0};
+    struct cm_sse sse;
+    size_t used = 0, piece = 1;
+
+    cm_sse_init(&sse, 1 << 20);
+    cm_buf_init(&events.text, 1 << 20);
+    if (!chunked) {
+        CHECK(cm_sse_feed(&sse, at, left, on_event, &events) == 0);
+        used = left;
+    }
+    for (char *end; chunked && piece > 0; used += piece + 2) {
+        CHECK(used < left);
+        piece = strtoul(at + used, &end, 16);
+        CHECK(end[0] == '\r' && end[1] == '\n');
+        used = (size_t)(end + 2 - at);
+        CHECK(used + piece + 2 <= left);
+        CHECK(cm_sse_feed(&sse, at + used, piece, on_event, &events) == 0);
+    }
+    CHECK(events.ended);
+    cm_buf_done(&events.text);
+    cm_sse_done(&sse);
+    return used;
+}
+
 /* One answer; returns its length. What the daemon answers by itself is HTML, all of ours is JSON or metrics. */
 static size_t check_answer(const char *at, size_t left, bool no_body)
 {
@@ -322,6 +482,8 @@ static size_t check_answer(const char *at, size_t left, bool no_body)
         return head;
     if (no_body && left - head < body)
         return left;
+    if (memmem(at, head, "text/event-stream", 17))
+        return head + check_stream(end + 4, left - head, memmem(at, head, "chunked", 7));
     bool json = memmem(at, head, "application/json", 16);
     CHECK(json || status >= 400 || memmem(at, head, "text/plain; version=0.0.4", 25));
     if (json) {
@@ -390,7 +552,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     end(pair[1], leave);
     if (!leave)
         check_answers(data + 1, size - 1);
-    CHECK(http->held == 0 && !http->waiting && manager.live_executions == 0 && manager.live_creations == 0);
+    CHECK(http->held == 0 && http->held_files == 0 && http->unread == 0 && !http->waiting);
+    CHECK(manager.live_executions == 0 && manager.live_creations == 0 && manager.live_puts == 0);
     CHECK(fuzz_lowest_fd() == lowest);
     return 0;
 }

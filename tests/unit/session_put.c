@@ -133,13 +133,8 @@ static const struct {
     const char *name;
     int code;
 } failures[] = {
-    {"memory", CM_ERR_NO_ROOM},
-    {"half", CM_ERR_REVERTED},
-    {"die", CM_ERR_REVERTED},
-    {"1st", CM_ERR_BAD_FIELD},
-    {"a-b", CM_ERR_BAD_FIELD},
-    {"", CM_ERR_BAD_FIELD},
-    {"\xff", CM_ERR_BAD_FIELD},
+    {"memory", CM_ERR_NO_ROOM}, {"half", CM_ERR_REVERTED}, {"die", CM_ERR_REVERTED},   {"1st", CM_ERR_BAD_FIELD},
+    {"a-b", CM_ERR_BAD_FIELD},  {"", CM_ERR_BAD_FIELD},    {"\xff", CM_ERR_BAD_FIELD},
 };
 
 static void failures_leave_the_session(void **state)
@@ -319,8 +314,15 @@ static void values_of_all_kinds(void **state)
     }
     assert_true(is_made(put(w, "b", CM_PUT_BYTES, "a\0b", 3), "bytes", 3));
     assert_true(gives(w, "b", "b'a\\x00b'"));
-    assert_true(is_made(put_text(w, "gr\xc3\xb6\xc3\x9f" "e", "abc"), "str", 3));
-    assert_true(gives(w, "gr\xc3\xb6\xc3\x9f" "e", "'abc'"));
+    assert_true(is_made(put_text(w,
+                                 "gr\xc3\xb6\xc3\x9f"
+                                 "e",
+                                 "abc"),
+                        "str", 3));
+    assert_true(gives(w,
+                      "gr\xc3\xb6\xc3\x9f"
+                      "e",
+                      "'abc'"));
     close_world(w);
 }
 
@@ -329,10 +331,14 @@ static const struct {
     const char *head, *unit;
     unsigned times;
 } texts[] = {
-    {"", "0123456789", 100000},        {"x", "\xc3\xa9", 500000},
-    {"x", "\xe2\x82\xac", 300000},     {"xy", "\xe2\x82\xac", 300000},
-    {"x", "\xf0\x9f\x98\x80", 200000}, {"\xf0\x9f\x98\x80", "0123456789", 100000},
-    {"\xc3\xa9", "0123456789", 100000}, {"", "0123456789abcdef", 16384}, /* one piece exactly */
+    {"", "0123456789", 100000},
+    {"x", "\xc3\xa9", 500000},
+    {"x", "\xe2\x82\xac", 300000},
+    {"xy", "\xe2\x82\xac", 300000},
+    {"x", "\xf0\x9f\x98\x80", 200000},
+    {"\xf0\x9f\x98\x80", "0123456789", 100000},
+    {"\xc3\xa9", "0123456789", 100000},
+    {"", "0123456789abcdef", 16384}, /* one piece exactly */
     {"", "0123456789abcde\xc3\xa9", 16384},
 };
 
@@ -359,7 +365,8 @@ static void texts_of_many_pieces(void **state)
         char *text = make_text(i, &len);
         struct put *p = put(w, "t", CM_PUT_TEXT, text, len);
         assert_string_equal(p->err, "");
-        snprintf(code, sizeof code, "import sys\ns = '%s' + '%s' * %u\nt == s, len(t) - %llu, sys.getsizeof(t) - sys.getsizeof(s)",
+        snprintf(code, sizeof code,
+                 "import sys\ns = '%s' + '%s' * %u\nt == s, len(t) - %llu, sys.getsizeof(t) - sys.getsizeof(s)",
                  texts[i].head, texts[i].unit, texts[i].times, (unsigned long long)p->length);
         assert_true(gives(w, code, "(True, 0, 0)"));
         free(text);

@@ -6,6 +6,8 @@
 
 #define ANSWERS_FACTOR 16 /* answers together take up to this many times the largest one */
 
+#define EVENT_MAX (1u << 20) /* bytes of an event besides what limits bound: names, a piece of output, framing */
+
 static const struct cm_http_route routes[] = {
 #define CM_ROUTE(method, path, handler, body, key) {method, path, cm_api_##handler, CM_BODY_##body, CM_KEY_##key},
 #include "routes.def"
@@ -23,11 +25,13 @@ const char *cm_api_session(const struct cm_request *rq)
 /* A session that was made with another key is none at all. Deleting one that there is not is no error. */
 static int admit(struct cm_request *rq, struct cm_err *err)
 {
+    const struct cm_http_route *route = cm_request_route(rq);
     const char *id = cm_api_session(rq);
 
-    if (!id[0] || cm_request_route(rq)->handle == cm_api_delete_session)
+    if (!id[0] || route->handle == cm_api_delete_session)
         return 0;
-    return cm_sessions_check_owner(api_of(rq)->config.sessions, id, cm_key_name(cm_request_key(rq)), err);
+    int rc = cm_sessions_check_owner(api_of(rq)->config.sessions, id, cm_key_name(cm_request_key(rq)), err);
+    return rc || route->handle != cm_api_put_variable ? rc : cm_api_admit_variable(rq, err);
 }
 
 void cm_api_reload(struct cm_api *a)
@@ -38,9 +42,10 @@ void cm_api_reload(struct cm_api *a)
     cm_conf_limits(conf, &defaults, &a->caps);
     /* Every byte of a text may take six as an escape. */
     a->answer_max = 6 * (2 * conf->max_output + 3 * conf->max_result) + conf->max_locals + 4096;
+    a->event_max = EVENT_MAX + (a->answer_max > conf->max_tool_argument ? a->answer_max : conf->max_tool_argument);
     a->limits = (struct cm_http_limits){
         .body_max = conf->max_body,
-        .upload_max = conf->max_body,
+        .upload_max = conf->max_upload,
         .answers_max = ANSWERS_FACTOR * (conf->stored_output > a->answer_max ? conf->stored_output : a->answer_max),
         .connections_max = conf->max_connections,
         .idle_timeout_s = conf->idle_timeout,
@@ -69,6 +74,7 @@ int cm_api_open(struct cm_loop *loop, const struct cm_api_config *config, struct
         .left = config->left,
         .left_arg = config->arg,
     };
+    a->loop = loop;
     int rc = cm_http_open(loop, &http, &a->http, err);
     if (rc < 0) {
         cm_api_free(a);

@@ -80,9 +80,24 @@ static int take_headers(struct cm_request *rq, struct cm_run_request *req, struc
                : 0;
 }
 
-static int start(struct cm_request *rq, enum cm_exec_mode mode, struct cm_run **ret, struct cm_err *err)
+static int run_and_wait(struct cm_request *rq, const struct cm_run_request *req, struct cm_err *err)
 {
     static const struct cm_exec_ops ops = {.done = on_execute_done};
+    struct cm_run *started;
+
+    if (req->caller_tools)
+        return cm_err_set(err, CM_ERR_BAD_FIELD,
+                          "caller_tools: only a stream can call them (Accept: text/event-stream)");
+    int rc = cm_executor_run(api_of(rq)->config.executor, req, &ops, rq, &started, err);
+    if (rc < 0)
+        return rc;
+    cm_request_set_user(rq, started);
+    cm_request_wait(rq, on_execute_gone, rq);
+    return 0;
+}
+
+static int start(struct cm_request *rq, enum cm_exec_mode mode, struct cm_err *err)
+{
     struct cm_run_request req = {0};
     struct cm_execute_body body;
     struct cm_limits caps;
@@ -112,23 +127,20 @@ static int start(struct cm_request *rq, enum cm_exec_mode mode, struct cm_run **
     };
     req.available_tools = body.available_tools;
     req.available_tools_len = body.available_tools_len;
+    req.caller_tools = body.caller_tools;
+    req.caller_tools_len = body.caller_tools_len;
     req.correlation_is_clients = cm_request_correlation_is_clients(rq);
-    return cm_executor_run(api_of(rq)->config.executor, &req, &ops, rq, ret, err);
+    return !is_once(rq) && cm_api_wants_stream(rq) ? cm_api_run_live(rq, &req, err) : run_and_wait(rq, &req, err);
 }
 
 static void run(struct cm_request *rq, enum cm_exec_mode mode)
 {
-    struct cm_run *started;
     struct cm_err err;
-    int rc = start(rq, mode, &started, &err);
+    int rc = start(rq, mode, &err);
 
     cm_request_drop_body(rq);
-    if (rc < 0) {
+    if (rc < 0)
         cm_request_fail(rq, &err);
-        return;
-    }
-    cm_request_set_user(rq, started);
-    cm_request_wait(rq, on_execute_gone, rq);
 }
 
 void cm_api_execute(struct cm_request *rq)

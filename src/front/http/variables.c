@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A request's body as a variable of a session (docs/streaming.md). */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/mman.h>
+
+#include "base/fd.h"
+#include "base/utf8.h"
+#include "front/http/internal.h"
+#include "wire/json.h"
+
+#define ANSWER_MAX 4096
+
+struct put {
+    struct cm_request *rq;
+    struct cm_exec *exec;
+    uint64_t bytes;
+    size_t name_len;
+    char name[CM_PUT_NAME_MAX];
+};
+
+/* Before a byte of it is kept: what cannot become anything is refused. A length that is not said counts as the longest. */
+int cm_api_admit_variable(struct cm_request *rq, struct cm_err *err)
+{
+    struct cm_api *a = api_of(rq);
+    const char *length = cm_request_header(rq, "content-length");
+    uint64_t len = length ? strtoull(length, NULL, 10) : a->limits.upload_max, left = cm_pressure_left(&a->pressure);
+    struct cm_session_info info;
+    int rc = cm_sessions_info(a->config.sessions, cm_api_session(rq), &info, err);
+
+    if (rc < 0)
+        return rc;
+    if (length && len > info.limits.at[CM_LIMIT_MEMORY])
+        return cm_err_set(err, CM_ERR_NO_ROOM, "body: has %llu bytes, the session's memory is %llu",
+                          (unsigned long long)len, (unsigned long long)info.limits.at[CM_LIMIT_MEMORY]);
+    if (a->config.conf->min_free_memory > 0 && len > 0 && left < len + a->config.conf->min_free_memory)
+        return cm_err_set(err, CM_ERR_LOW_MEMORY, "body: up to %llu bytes, and the machine has %llu left",
+                          (unsigned long long)len, (unsigned long long)left);
+    return 0;
+}
+
+static int hex(char c)
+{
+    const char *digits = "0123456789abcdef", *at = c ? strchr(digits, c | 32) : NULL;
+
+    return at && (c >= 'A' || c <= '9') ? (int)(at - digits) : -1;
+}
+
+/* The path keeps its escapes: a name that is not ASCII has some. */
+static int read_name(const char *path, struct put *p, struct cm_err *err)
+{
+    size_t n = 0;
+
+    for (; *path && n < sizeof(p->name); n++) {
+        int high = *path == '%' ? hex(path[1]) : -1, low = high < 0 ? -1 : hex(path[2]);
+        p->name[n] = low < 0 ? *path : (char)(16 * high + low);
+        path += low < 0 ? 1 : 3;
+    }
+    p->name_len = n;
+    if (n == 0 || *path || memchr(p->name, '\0', n) || !cm_utf8_valid(p->name, n))
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "name: is no identifier of up to %d bytes", CM_PUT_NAME_MAX);
+    return 0;
+}
+
+/* The guard has let through what can be meant; text of another encoding cannot. */
+static int read_kind(const struct cm_request *rq, enum cm_put_kind *ret, struct cm_err *err)
+{
+    const char *type = cm_request_header(rq, "content-type"), *charset = type ? strcasestr(type, "charset=") : NULL;
+    size_t len = type ? strcspn(type, "; \t") : 0;
+
+    if (!type || (len == 24 && strncasecmp(type, "application/octet-stream", len) == 0)) {
+        *ret = CM_PUT_BYTES;
+        return 0;
+    }
+    *ret = strncasecmp(type, "text/", 5) == 0 ? CM_PUT_TEXT : CM_PUT_JSON;
+    charset = charset ? charset + 8 + (charset[8] == '"') : "utf-8";
+    size_t n = strcspn(charset, "\"; \t");
+    if ((n == 5 && strncasecmp(charset, "utf-8", n) == 0) || (n == 8 && strncasecmp(charset, "us-ascii", n) == 0))
+        return 0;
+    return cm_err_set(err, CM_ERR_MEDIA_TYPE, "Content-Type: charset \"%.*s\" is not utf-8", (int)n, charset);
+}
+
+/* Nobody changes it any more, whoever it is passed on to. An empty body has none: it becomes an empty one. */
+static int take_file(struct cm_request *rq, int *ret, uint64_t *ret_len, struct cm_err *err)
+{
+    int fd = cm_request_take_file(rq, ret_len);
+
+    if (fd < 0)
+        fd = memfd_create("body", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0) {
+        int why = errno;
+        cm_fd_close(fd);
+        return cm_err_sys(err, why, "body: file in memory");
+    }
+    *ret = fd;
+    return 0;
+}
+
+static void on_gone(void *arg)
+{
+    struct put *p = arg;
+
+    cm_exec_abandon(p->exec);
+    free(p);
+}
+
+static int write_answer(struct cm_buf *buf, const struct put *p, const struct cm_put_result *res)
+{
+    char length[24] = "null";
+    int rc = cm_buf_puts(buf, "{\"name\":");
+
+    if (res->has_length)
+        snprintf(length, sizeof(length), "%llu", (unsigned long long)res->length);
+    rc = rc ? rc : cm_json_put_string(buf, p->name, p->name_len);
+    rc = rc ? rc : cm_buf_puts(buf, ",\"type\":");
+    rc = rc ? rc : cm_json_put_string(buf, res->type, strlen(res->type));
+    return rc ? rc : cm_buf_printf(buf, ",\"length\":%s,\"bytes\":%llu}", length, (unsigned long long)p->bytes);
+}
+
+static void on_done(void *arg, const struct cm_put_result *res, const struct cm_err *err)
+{
+    struct put *p = arg;
+    struct cm_buf buf;
+
+    if (res) {
+        cm_buf_init(&buf, ANSWER_MAX);
+        int rc = write_answer(&buf, p, res);
+        cm_request_answer_buf(p->rq, 200, NULL, &buf, rc);
+    } else {
+        cm_request_fail(p->rq, err);
+    }
+    free(p);
+}
+
+static int start(struct cm_request *rq, struct put *p, struct cm_err *err)
+{
+    struct cm_api *a = api_of(rq);
+    struct cm_put_request req = {.name = p->name, .correlation_id = cm_request_correlation(rq)};
+    struct cm_limits caps;
+    int rc = read_name(cm_request_variable(rq, 1), p, err);
+
+    rc = rc ? rc : read_kind(rq, &req.kind, err);
+    rc = rc ? rc : take_file(rq, &req.fd, &p->bytes, err);
+    if (rc < 0)
+        return rc;
+    cm_key_caps(cm_request_key(rq), &a->caps, &caps);
+    req.caps = &caps;
+    req.name_len = p->name_len;
+    req.length = p->bytes;
+    return cm_sessions_put(a->config.sessions, cm_api_session(rq), &req, on_done, p, &p->exec, err);
+}
+
+void cm_api_put_variable(struct cm_request *rq)
+{
+    struct put *p = calloc(1, sizeof(*p));
+    struct cm_err err;
+    int rc = p ? 0 : cm_err_set(&err, CM_ERR_NO_MEMORY, "no memory for a request");
+
+    if (p)
+        p->rq = rq;
+    rc = rc ? rc : start(rq, p, &err);
+    if (rc < 0) {
+        free(p);
+        cm_request_fail(rq, &err);
+        return;
+    }
+    cm_request_wait(rq, on_gone, p);
+}
