@@ -20,6 +20,7 @@ import json
 PART = 1 << 20         # characters of one piece
 INLINE = 2 << 20       # characters of all texts of one call that are not sent in pieces
 VARIABLES_MAX = 100    # names in a report
+NAME_MAX = 100         # characters of one
 SIMPLE = (str, int, float, bool, list, dict, tuple, set, bytes, type(None))
 
 _space = {}            # the globals of the session's code
@@ -139,6 +140,29 @@ def install(space, contexts=1, histories=0, custom=()):
     space['answer'] = {'content': '', 'ready': False}
 
 
+def add(tools):
+    """Custom tools: {name: value}, {name: {"tool": value}} or {name: {"code": source that defines the name}}."""
+    for name, entry in tools.items():
+        if isinstance(entry, dict) and 'code' in entry:
+            exec(compile(entry['code'], f'<{name}>', 'exec'), _space)
+        else:
+            _space[name] = entry['tool'] if isinstance(entry, dict) and 'tool' in entry else entry
+        keep(name)
+
+
+def _measure(value):
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(_measure(name) + _measure(item) for name, item in value.items())
+    return sum(map(_measure, value)) if isinstance(value, list) else len(str(value))
+
+
+def about(name):
+    """The type of a context, and how many characters its texts, names and numbers have."""
+    return type(_space[name]).__name__, _measure(_space[name])
+
+
 def keep(name):
     """A variable of the caller's has a new value: it is the one that is put back from now on."""
     _kept[name] = _space[name]
@@ -154,5 +178,5 @@ def report():
     _space.update(_kept)
     if not isinstance(answer, dict) or found:
         _space['answer'] = {'content': '', 'ready': False}
-    names = dict(list(_variables().items())[:VARIABLES_MAX])
+    names = {name[:NAME_MAX]: kind[:NAME_MAX] for name, kind in list(_variables().items())[:VARIABLES_MAX]}
     _tool('report').run(final=_wire(found)[0] if found else None, variables=names)

@@ -18,7 +18,7 @@
 #include "base/err.h"
 #include "llm/llm.h"
 
-#define CM_RLM_ID_MAX 40 /* "run-" or "conversation-", hex digits and the final NUL */
+#define CM_RLM_ID_MAX     40 /* "run-" or "conversation-", hex digits and the final NUL */
 #define CM_RLM_MODELS_MAX 8
 
 struct cm_buf;
