@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 #include <utlist.h>
 
@@ -149,6 +150,16 @@ static uint64_t body_ns(const struct cm_request *rq)
     return (uint64_t)(1e9 * (cm_http_takes_file(rq) ? s + (double)rq->received / FILE_PACE : s));
 }
 
+/* A client that has closed its side, and all of whose bytes were read: what began to come will not end. The daemon may
+ * not know: of bytes and a close that come together it reads the bytes, and waits for the next edge. */
+static bool has_broken_off(const struct conn *conn)
+{
+    int unread = 0;
+
+    return conn->hung && (conn->receiving || conn->head_until_ns) && ioctl(conn->fd, FIONREAD, &unread) == 0 &&
+           unread == 0;
+}
+
 /* The daemon's own idle time begins anew with each byte: what comes byte by byte would never end. A body that has
  * stopped would end at the idle time, without an answer. */
 static void cut_slow(const struct cm_http *h)
@@ -156,10 +167,11 @@ static void cut_slow(const struct cm_http *h)
     uint64_t now = cm_clock_ns();
 
     for (struct conn *conn = h->conns; conn; conn = conn->next) {
-        bool body = conn->receiving && now - conn->receiving->started_ns > body_ns(conn->receiving);
-        if (body)
+        bool late = conn->receiving && now - conn->receiving->started_ns > body_ns(conn->receiving);
+        bool broken_off = has_broken_off(conn);
+        if (late && !broken_off)
             cm_http_too_slow(conn->receiving);
-        if (body || (conn->head_until_ns && now > conn->head_until_ns))
+        if (late || broken_off || (conn->head_until_ns && now > conn->head_until_ns))
             shutdown(conn->fd, SHUT_RDWR);
     }
 }

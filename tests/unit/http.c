@@ -597,6 +597,20 @@ static void keeps_bodies_as_files(void **state)
     assert_true(now <= lowest);
 }
 
+static void forgets_files_of_clients_that_break_off(void **state)
+{
+    static const char head[] =
+        "PUT /file/x HTTP/1.1\r\n" H "Content-Type: text/plain\r\nContent-Length: 9000\r\n\r\nxxxxx";
+
+    (void)state;
+    dial();
+    assert_int_equal(send(fd, head, strlen(head), 0), (ssize_t)strlen(head));
+    hang_up();
+    UNTIL(cm_http_connections(http) == 0, false);
+    assert_int_equal(http->held_files, 0);
+    assert_int_equal(handled, 0);
+}
+
 static void refuses_files_that_are_too_long(void **state)
 {
     (void)state;
@@ -660,6 +674,7 @@ int main(void)
         TEST(hears_of_clients_that_leave),
         TEST(ends_with_streams),
         TEST(keeps_bodies_as_files),
+        TEST(forgets_files_of_clients_that_break_off),
         TEST(refuses_files_that_are_too_long),
         TEST(bounds_all_files_together),
     };

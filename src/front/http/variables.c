@@ -38,8 +38,9 @@ int cm_api_admit_variable(struct cm_request *rq, struct cm_err *err)
         return cm_err_set(err, CM_ERR_NO_ROOM, "body: has %llu bytes, the session's memory is %llu",
                           (unsigned long long)len, (unsigned long long)info.limits.at[CM_LIMIT_MEMORY]);
     if (a->config.conf->min_free_memory > 0 && len > 0 && left < len + a->config.conf->min_free_memory)
-        return cm_err_set(err, CM_ERR_LOW_MEMORY, "body: up to %llu bytes, and the machine has %llu left",
-                          (unsigned long long)len, (unsigned long long)left);
+        return cm_err_set(err, CM_ERR_LOW_MEMORY, "body: up to %llu bytes, and of %llu left MIN_FREE_MEMORY keeps %llu",
+                          (unsigned long long)len, (unsigned long long)left,
+                          (unsigned long long)a->config.conf->min_free_memory);
     return 0;
 }
 
