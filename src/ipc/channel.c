@@ -492,11 +492,13 @@ int cm_channel_send_file(struct cm_channel *ch, struct cm_ipc_msg *m, int fd, ui
     if (r < 0 || ch->over || ch->closed)
         return r;
     struct chunk *c = malloc(sizeof *c);
-    r = c ? enqueue(ch, m, 0, &none, NULL, err) : cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a frame");
+    if (!c)
+        return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a frame");
+    r = enqueue(ch, m, 0, &none, NULL, err);
+    if (r < 0) /* as in send_msg() */
+        shutdown(ch->fd, SHUT_RDWR);
     if (r < 0 || len == 0) {
         free(c);
-        if (r < 0) /* as in send_msg() */
-            shutdown(ch->fd, SHUT_RDWR);
         return r;
     }
     *c = (struct chunk){.len = len, .fd = -1, .file = cm_steal_fd(&file)};

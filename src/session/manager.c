@@ -431,11 +431,11 @@ int cm_sessions_put(struct cm_sessions *m, const char *id, const struct cm_put_r
 {
     cm_autofd int file = req->fd;
     struct cm_put_request own = *req;
-    struct cm_session *s;
-    struct cm_err unread;
+    struct cm_session *s = NULL;
+    struct cm_err unread = {0};
 
     err = err ? err : &unread;
-    if (admit_exec(m, id, &s, err) < 0)
+    if (admit_exec(m, id, &s, err) < 0 || !s)
         return err->code;
     own.fd = cm_steal_fd(&file);
     struct cm_exec *e = cm_put_new(m, &s->limits, &own, done, arg, err);
@@ -449,7 +449,7 @@ int cm_sessions_execute(struct cm_sessions *m, const char *id, const struct cm_e
                         const struct cm_exec_ops *ops, void *arg, struct cm_exec **ret_exec, struct cm_err *err)
 {
     struct cm_err own = {0};
-    struct cm_session *s;
+    struct cm_session *s = NULL;
 
     err = err ? err : &own;
     if (admit_exec(m, id, &s, err) < 0)

@@ -493,12 +493,6 @@ static size_t content_head(struct call *c)
     return head.len - sizeof field;
 }
 
-static void skip_content(struct call *c, size_t len)
-{
-    if (cm_ipc_skip_payload(c->fd, len, NULL) < 0)
-        _exit(1);
-}
-
 static void load(struct call *c, const char *name)
 {
     char text[60];
@@ -507,14 +501,12 @@ static void load(struct call *c, const char *name)
         do_hang(c);
     if (!strcmp(name, "early")) {
         succeed(c, "str 3");
-        skip_content(c, content_head(c));
+        cm_ipc_skip_payload(c->fd, content_head(c), NULL);
         return;
     }
     size_t len = content_head(c);
-    if (!strcmp(name, "half"))
-        skip_content(c, len / 2), _exit(1);
-    skip_content(c, len);
-    if (!strcmp(name, "die"))
+    bool half = !strcmp(name, "half");
+    if (cm_ipc_skip_payload(c->fd, half ? len / 2 : len, NULL) < 0 || half || !strcmp(name, "die"))
         _exit(1);
     snprintf(text, sizeof text, "str %zu", len);
     if (!strcmp(name, "memory"))
@@ -526,8 +518,7 @@ static void load(struct call *c, const char *name)
     else if (!strcmp(name, "noise"))
         succeed(c, "\xff\xc3 -1x");
     else if (!strcmp(name, "endless"))
-        succeed(c, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa "
-                   "99999999999999999999");
+        succeed(c, "one_two_three_four_five_six_seven_eight_nine_ten_eleven_twelve_thirteen 99999999999999999999");
     else
         succeed(c, text);
 }
