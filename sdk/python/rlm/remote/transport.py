@@ -13,13 +13,19 @@ import select
 import socket
 import ssl
 import threading
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Union
 from urllib.parse import urlsplit
 
 from .errors import SidecarError, SidecarUnavailable
 
 #: Bytes of an answer at the most; a larger one is refused, so that no server can fill the client's memory.
 ANSWER_MAX = 256 * 1024 * 1024
+
+#: Seconds that a connection may take to come about.
+CONNECT_TIMEOUT = 10.0
+
+#: Bytes that are read at a time of a body that is sent from a file, or comes as a stream.
+BLOCK = 1 << 18
 
 
 class Answer(NamedTuple):
@@ -58,11 +64,14 @@ class Call:
 class Transport:
     """Requests to one base URL; safe to use from several threads at once.
 
-    `idle_max` is the number of connections kept for reuse. Times are seconds without any progress of the
-    connection, not of the whole exchange. Raises ValueError for a URL that is not http or https.
+    `idle_max` is the number of connections kept for reuse, `api_key` goes with every request where there is one. Times are
+    seconds without any progress of the connection, not of the whole exchange. Raises ValueError for a URL that is not
+    http or https.
     """
 
-    def __init__(self, base_url: str, *, idle_max: int = 64, verify_ssl: bool = True) -> None:
+    def __init__(
+        self, base_url: str, *, idle_max: int = 64, verify_ssl: bool = True, api_key: Optional[str] = None
+    ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"not an http or https URL: {base_url!r}")
@@ -70,6 +79,7 @@ class Transport:
         self._host = parts.hostname
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._prefix = parts.path.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._ssl = _ssl_context(verify_ssl) if parts.scheme == "https" else None
         self._idle: List[http.client.HTTPConnection] = []
         self._idle_max = idle_max
@@ -91,52 +101,46 @@ class Transport:
         send_headers = {"Accept": "application/json", **(headers or {})}
         if payload is not None:
             send_headers["Content-Type"] = "application/json"
-        call = call or Call()
-        conn = self._take(timeout)
-        keep = False
-        try:
-            answer, keep = self._exchange(conn, method, self._prefix + path, payload, send_headers, call)
-            return answer
-        finally:
-            call.attach(None)
-            self._put(conn, keep)
+        with self.open(method, path, payload, timeout=timeout, headers=send_headers, call=call) as stream:
+            return stream.answer()
 
-    def _exchange(
+    def open(
         self,
-        conn: http.client.HTTPConnection,
         method: str,
         path: str,
-        payload: Optional[bytes],
-        headers: Dict[str, str],
-        call: Call,
-    ) -> Tuple[Answer, bool]:
-        """The answer, and whether the connection may be kept."""
-        where = f"{method} {self.base_url}{path[len(self._prefix):]}"
+        body: Union[bytes, BinaryIO, None] = None,
+        *,
+        timeout: float,
+        headers: Optional[Dict[str, str]] = None,
+        call: Optional[Call] = None,
+    ) -> "Stream":
+        """Sends a request; its answer is then read as it comes. A file as the body is sent from where it stands, and needs a
+        Content-Length among the headers. Raises SidecarUnavailable when no answer begins."""
+        call = call or Call()
+        where = f"{method} {self.base_url}{path}"
+        conn = self._take(timeout)
         sent = False
         try:
             if conn.sock is None:
                 conn.connect()
-                _no_delay(conn.sock)
+                _prepare(conn.sock, timeout)
             call.attach(conn.sock)
             sent = True
-            conn.request(method, path, payload, headers)
-            response = conn.getresponse()
-            raw = response.read(ANSWER_MAX + 1)
-        except socket.timeout as error:
-            raise SidecarUnavailable(f"{where}: no answer in time", code="no_answer", sent=sent) from error
-        except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
-            raise SidecarUnavailable(f"{where}: {reason}", sent=sent) from error
-        if len(raw) > ANSWER_MAX:
-            raise SidecarUnavailable(f"{where}: the answer is longer than {ANSWER_MAX} bytes", code="answer_too_large")
-        return _decode(response, raw), not response.will_close
+            response = _response(conn, method, self._prefix + path, body, {**self._headers, **(headers or {})})
+            return Stream(self, conn, response, call, where)
+        except BaseException as error:
+            call.attach(None)
+            conn.close()
+            if isinstance(error, (OSError, http.client.HTTPException)):
+                raise _unavailable(where, error, sent) from error
+            raise
 
     def _take(self, timeout: float) -> http.client.HTTPConnection:
         while True:
             with self._lock:
                 conn = self._idle.pop() if self._idle else None
             if conn is None:
-                return self._connection(timeout)
+                return self._connection(min(timeout, CONNECT_TIMEOUT))
             if conn.sock is not None and not _readable(conn.sock):
                 conn.timeout = timeout
                 conn.sock.settimeout(timeout)
@@ -152,8 +156,10 @@ class Transport:
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         if self._ssl is not None:
-            return http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._ssl)
-        return http.client.HTTPConnection(self._host, self._port, timeout=timeout)
+            return http.client.HTTPSConnection(
+                self._host, self._port, timeout=timeout, blocksize=BLOCK, context=self._ssl
+            )
+        return http.client.HTTPConnection(self._host, self._port, timeout=timeout, blocksize=BLOCK)
 
     def close(self) -> None:
         """Closes the kept connections. The transport may still be used; it opens new ones."""
@@ -161,6 +167,66 @@ class Transport:
             idle, self._idle = self._idle, []
         for conn in idle:
             conn.close()
+
+
+class Stream:
+    """An answer whose head has come. What was read to its end leaves a connection to be used again; closed before, it
+    is cut, which the server notices."""
+
+    def __init__(
+        self, transport: Transport, conn: http.client.HTTPConnection, response: http.client.HTTPResponse, call: Call, where: str
+    ) -> None:
+        self._transport, self._conn, self._response, self._call, self._where = transport, conn, response, call, where
+        self._whole = self._closed = False
+        self.status = response.status
+
+    def header(self, name: str) -> str:
+        return self._response.getheader(name, "")
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body as it comes. Raises SidecarUnavailable when it ends too early, or pauses for too long."""
+        left = None if self._response.chunked else self._response.length  # read1() does not count it in every Python
+        try:
+            while left != 0:
+                piece = self._response.read1(BLOCK if left is None else min(BLOCK, left))
+                if not piece:
+                    break
+                left = None if left is None else left - len(piece)
+                yield piece
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _unavailable(self._where, error, True) from error
+        if left:
+            raise SidecarUnavailable(f"{self._where}: the answer ended in its middle")
+        self._whole = True
+
+    def read(self, limit: int = ANSWER_MAX) -> bytes:
+        """All of the body. Raises SidecarUnavailable also when it is longer than `limit` bytes."""
+        found: List[bytes] = []
+        size = 0
+        for piece in self.pieces():
+            found.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise SidecarUnavailable(f"{self._where}: the answer is longer than {limit} bytes", code="answer_too_large")
+        return b"".join(found)
+
+    def answer(self, limit: int = ANSWER_MAX) -> Answer:
+        """The rest of the body as JSON."""
+        return _decode(self._response, self.read(limit))
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._call.attach(None)
+            keep = self._whole and not self._response.will_close
+            self._response.close()
+            self._transport._put(self._conn, keep)
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def refusal(answer: Answer) -> SidecarError:
@@ -203,7 +269,36 @@ def _ssl_context(verify: bool) -> ssl.SSLContext:
     return context
 
 
-def _no_delay(sock: Optional[socket.socket]) -> None:
-    """Head and body of a request go out as two writes; without this the second would wait."""
+def _response(
+    conn: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: Union[bytes, BinaryIO, None],
+    headers: Dict[str, str],
+) -> http.client.HTTPResponse:
+    """A server that refuses a long body answers before it has all of it: what it says is worth more than "broken pipe"."""
+    try:
+        conn.request(method, path, body, headers)
+    except (BrokenPipeError, ConnectionResetError):
+        try:
+            response = conn.getresponse()
+        except (OSError, http.client.HTTPException):
+            response = None
+        if response is None:
+            raise
+        response.will_close = True
+        return response
+    return conn.getresponse()
+
+
+def _unavailable(where: str, error: Exception, sent: bool) -> SidecarUnavailable:
+    if isinstance(error, socket.timeout):
+        return SidecarUnavailable(f"{where}: no answer in time", code="no_answer", sent=sent)
+    return SidecarUnavailable(f"{where}: {str(error) or type(error).__name__}", sent=sent)
+
+
+def _prepare(sock: Optional[socket.socket], timeout: float) -> None:
+    """Head and body of a request go out as two writes; without NODELAY the second would wait."""
     if sock is not None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(timeout)

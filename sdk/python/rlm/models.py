@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests to language models: chat completions in the manner of OpenAI, and Anthropic's messages.
+
+Whatever a model service sends, the caller gets a `Reply`: a failure is a value in it. Answers are streamed, tried again where that
+can help (429, 5xx, no connection, a stream that was cut before its first word), counted and priced.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from urllib.parse import urlsplit
+
+from .remote.errors import SidecarUnavailable
+from .remote.transport import Call, Stream, Transport
+from .scope import Scope
+from .shared import price
+from .sse import Event, events
+
+Message = Dict[str, str]
+
+#: Bytes of an error's body that are read, and characters of it that are told.
+_ERROR_BYTES, _ERROR_TEXT = 1 << 16, 500
+_TOO_LONG = ("context_length_exceeded", "context length", "context window", "maximum context", "prompt is too long", "too many tokens")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model at one place. `base_url` is what comes before /chat/completions or /v1/messages; members of `sampling` join
+    the request's body. Its repr does not show the key."""
+
+    name: str
+    api: str = "openai"  #: "openai" or "anthropic"
+    base_url: str = "https://api.openai.com/v1"
+    api_key: Optional[str] = field(default=None, repr=False)
+    sampling: Dict[str, Any] = field(default_factory=dict)
+    headers: Dict[str, str] = field(default_factory=dict, repr=False)
+    timeout: Optional[float] = None  #: seconds of one attempt, in place of the client's
+    attempts: Optional[int] = None  #: in place of the client's
+
+
+@dataclass
+class Usage:
+    """Tokens of one reply. `cost` is in US dollars, None where no price is known."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    estimated: bool = False  #: the service said nothing: four characters a token
+    cost: Optional[float] = None
+
+
+@dataclass
+class Reply:
+    """`failure` is "" when all went well. `text` may hold words beside a failure (``cut``, ``refusal``)."""
+
+    failure: str = ""
+    text: str = ""
+    reason: str = ""  #: for a person
+    finish: str = ""  #: "stop", "length", ...
+    model: str = ""  #: that has answered
+    usage: Usage = field(default_factory=Usage)
+    attempts: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """``timeout`` seconds of one attempt; ``idle_timeout`` seconds without a byte of the answer; ``attempts`` 1 to 10;
+    ``backoff`` seconds before the second attempt, doubled for each further one, up to ``backoff_max``, as is a Retry-After;
+    ``reply_max`` characters of a reply; ``concurrent`` requests at once."""
+
+    timeout: float = 300.0
+    idle_timeout: float = 120.0
+    attempts: int = 4
+    backoff: float = 0.5
+    backoff_max: float = 30.0
+    reply_max: int = 8 << 20
+    concurrent: int = 64
+
+
+class _Failed(Exception):
+    """One attempt's end; `again` when another one may help."""
+
+    def __init__(self, failure: str, reason: str, again: bool = False, pause: float = 0.0) -> None:
+        super().__init__(reason)
+        self.failure, self.reason, self.again, self.pause = failure, reason, again, pause
+
+
+class ModelClient:
+    """Asks models, from any number of threads. Connections are kept for each base URL."""
+
+    def __init__(self, settings: Optional[ModelSettings] = None) -> None:
+        self.settings = settings or ModelSettings()
+        self._lock = threading.Lock()
+        self._transports: Dict[str, Transport] = {}
+        self._places = threading.BoundedSemaphore(self.settings.concurrent)
+
+    def ask(
+        self,
+        model: Model,
+        messages: Sequence[Message],
+        scope: Optional[Scope] = None,
+        on_delta: Optional[Callable[[str], None]] = None,
+    ) -> Reply:
+        """One reply. Raises only what `scope` was broken off with. `on_delta` is called with words as they come; an attempt
+        that failed after its first word is not repeated."""
+        scope = scope or Scope()
+        started = time.monotonic()
+        reply = Reply(model=model.name)
+        attempts = model.attempts or self.settings.attempts
+        while True:
+            reply.attempts += 1
+            try:
+                with self._place(scope):
+                    self._attempt(model, messages, scope, reply, on_delta)
+                break
+            except _Failed as failed:
+                scope.check()
+                reply.failure, reply.reason = failed.failure, failed.reason
+                last = reply.attempts >= (min(attempts, 2) if failed.failure == "empty" else attempts)
+                if not failed.again or reply.text or last:
+                    break
+                backoff = self.settings.backoff * 2 ** (reply.attempts - 1) * random.uniform(0.8, 1.2)
+                scope.sleep(min(max(backoff, failed.pause), self.settings.backoff_max))
+        reply.seconds = time.monotonic() - started
+        _complete(reply, model, messages)
+        return reply
+
+    def close(self) -> None:
+        """Closes kept connections; it may still be used."""
+        with self._lock:
+            transports, self._transports = list(self._transports.values()), {}
+        for transport in transports:
+            transport.close()
+
+    def _transport(self, base_url: str) -> Transport:
+        with self._lock:
+            if base_url not in self._transports:
+                self._transports[base_url] = Transport(base_url)
+            return self._transports[base_url]
+
+    def _place(self, scope: Scope) -> "_Place":
+        return _Place(self._places, scope)
+
+    def _attempt(
+        self, model: Model, messages: Sequence[Message], scope: Scope, reply: Reply, on_delta: Optional[Callable[[str], None]]
+    ) -> None:
+        reply.failure = reply.reason = reply.text = reply.finish = ""
+        host = urlsplit(model.base_url).netloc
+        path, headers, body = _request(model, messages)
+        limit = model.timeout or self.settings.timeout
+        call = Call()
+        with scope.inner() as attempt, attempt.watched(call.abort), attempt.limited(limit, TimeoutError()):
+            try:
+                payload = json.dumps(body, allow_nan=False).encode()
+                timeout = min(self.settings.idle_timeout, limit)
+                with self._transport(model.base_url).open("POST", path, payload, timeout=timeout, headers=headers, call=call) as answer:
+                    self._read(model, answer, host, reply, on_delta)
+            except SidecarUnavailable as error:
+                scope.check()
+                if attempt.error is not None or error.code == "no_answer":
+                    what = f"no answer within {limit:g} s" if attempt.error is not None else f"no word for {timeout:g} s"
+                    raise _Failed("timeout", f"{host}: {what}", error.code == "no_answer" and not error.sent) from error
+                if reply.text:
+                    raise _Failed("cut", f"{host}: the reply ended in its middle: {error.detail}") from error
+                raise _Failed("unreachable", f"{host}: {error.detail}", True) from error
+
+    def _read(self, model: Model, answer: Stream, host: str, reply: Reply, on_delta: Optional[Callable[[str], None]]) -> None:
+        if answer.status != 200:
+            raise _refused(answer, host)
+        streamed = answer.header("Content-Type").lower().startswith("text/event-stream")
+        found = _Words(reply, self.settings.reply_max, on_delta)
+        try:
+            if not streamed:
+                _whole(model, json.loads(answer.read(6 * self.settings.reply_max + _ERROR_BYTES)), found)
+            elif model.api == "anthropic":
+                _anthropic_events(events(answer.pieces(), 16 << 20), found)
+            else:
+                _openai_events(events(answer.pieces(), 16 << 20), found)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise _Failed("bad_answer", f"{host}: not an answer: {error}"[:_ERROR_TEXT]) from error
+        found.finish(host)
+
+
+class _Place:
+    """One of the requests that run at once; waiting for it ends with the scope."""
+
+    def __init__(self, places: threading.BoundedSemaphore, scope: Scope) -> None:
+        self._places, self._scope = places, scope
+
+    def __enter__(self) -> None:
+        while not self._places.acquire(timeout=0.2):
+            self._scope.check()
+
+    def __exit__(self, *_: object) -> None:
+        self._places.release()
+
+
+class _Words:
+    """Gathers what one answer says."""
+
+    def __init__(self, reply: Reply, limit: int, on_delta: Optional[Callable[[str], None]]) -> None:
+        self.reply, self._limit, self._on_delta = reply, limit, on_delta
+        self._pieces: List[str] = []
+        self._size = 0
+        self.refusal = ""
+        self.ended = False  #: the service has said that this is all
+
+    def add(self, text: Any) -> None:
+        if isinstance(text, list):  # parts of a content
+            text = "".join(part.get("text") or "" for part in text if isinstance(part, dict))
+        if not text or not isinstance(text, str):
+            return
+        self._size += len(text)
+        if self._size > self._limit:
+            self.settle()
+            raise _Failed("too_large", f"the reply is longer than {self._limit} characters")
+        self._pieces.append(text)
+        self.reply.text = self.reply.text or text  # a failure from here on is not repeated
+        if self._on_delta is not None:
+            self._on_delta(text)
+
+    def stop(self, reason: Any) -> None:
+        if reason:
+            self.reply.finish, self.ended = str(reason), True
+
+    def usage(self, input_tokens: Any, output_tokens: Any, cached: Any = 0, cost: Any = None) -> None:
+        usage = self.reply.usage
+        usage.input_tokens += _count(input_tokens)
+        usage.output_tokens += _count(output_tokens)
+        usage.cached_tokens += _count(cached)
+        if isinstance(cost, (int, float)) and 0 <= cost < 1e9:
+            usage.cost = (usage.cost or 0.0) + float(cost)
+
+    def settle(self) -> None:
+        self.reply.text = "".join(self._pieces)
+
+    def finish(self, host: str) -> None:
+        self.settle()
+        if self.refusal or self.reply.finish in ("content_filter", "refusal"):
+            self.reply.text = self.reply.text or self.refusal
+            raise _Failed("refusal", f"{host}: the model or its filter declined{': ' if self.refusal else ''}{self.refusal[:200]}")
+        if not self.ended:
+            raise _Failed("cut", f"{host}: the reply ended in its middle", not self.reply.text)
+        if not self.reply.text.strip():
+            self.reply.text = ""
+            raise _Failed("empty", f"{host}: the reply has no text", True)
+
+
+def _request(model: Model, messages: Sequence[Message]) -> Tuple[str, Dict[str, str], Dict[str, Any]]:
+    """Path, headers and body."""
+    headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json", **model.headers}
+    if model.api == "anthropic":
+        if model.api_key:
+            headers["x-api-key"] = model.api_key
+        headers["anthropic-version"] = "2023-06-01"
+        system = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
+        spoken = [{"role": m["role"], "content": m["content"]} for m in messages if m["role"] != "system"]
+        body = {"model": model.name, "max_tokens": 32768, "messages": spoken, "stream": True, **model.sampling}
+        if system:
+            body["system"] = system
+        path = "/messages" if model.base_url.rstrip("/").endswith("/v1") else "/v1/messages"
+        return path, headers, body
+    if model.api_key:
+        headers["Authorization"] = f"Bearer {model.api_key}"
+    body = {
+        "model": model.name,
+        "messages": [{"role": m["role"], "content": m["content"]} for m in messages],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **model.sampling,
+    }
+    if (urlsplit(model.base_url).hostname or "").endswith("openrouter.ai"):
+        body.setdefault("usage", {"include": True})
+    return "/chat/completions", headers, body
+
+
+def _openai_events(stream: Iterator[Event], found: _Words) -> None:
+    for event in stream:
+        if event.data.strip() == "[DONE]":
+            found.ended = True
+            return
+        data = json.loads(event.data)
+        if data.get("error"):
+            raise _said(data["error"])
+        found.reply.model = str(data.get("model") or found.reply.model)
+        for choice in (data.get("choices") or [])[:1]:
+            delta = choice.get("delta") or choice.get("message") or {}
+            found.add(delta.get("content"))
+            found.refusal += delta.get("refusal") or ""
+            found.stop(choice.get("finish_reason"))
+        _openai_usage(data.get("usage"), found)
+
+
+def _openai_usage(usage: Any, found: _Words) -> None:
+    if isinstance(usage, dict):
+        details = usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+        found.usage(usage.get("prompt_tokens"), usage.get("completion_tokens"), cached, usage.get("cost"))
+
+
+def _anthropic_events(stream: Iterator[Event], found: _Words) -> None:
+    for event in stream:
+        data = json.loads(event.data)
+        kind = data.get("type")
+        if kind == "error":
+            raise _said(data.get("error"))
+        if kind == "message_start":
+            message = data.get("message") or {}
+            found.reply.model = str(message.get("model") or found.reply.model)
+            _anthropic_usage({**(message.get("usage") or {}), "output_tokens": 0}, found)
+        elif kind == "content_block_delta":
+            found.add((data.get("delta") or {}).get("text"))
+        elif kind == "message_delta":
+            found.stop((data.get("delta") or {}).get("stop_reason"))
+            found.usage(0, (data.get("usage") or {}).get("output_tokens"))
+        elif kind == "message_stop":
+            found.ended = True
+            return
+
+
+def _anthropic_usage(usage: Dict[str, Any], found: _Words) -> None:
+    cached = _count(usage.get("cache_read_input_tokens"))
+    made = _count(usage.get("cache_creation_input_tokens"))
+    found.usage(_count(usage.get("input_tokens")) + cached + made, usage.get("output_tokens"), cached)
+
+
+def _whole(model: Model, data: Any, found: _Words) -> None:
+    """An answer that is not a stream."""
+    if data.get("error"):
+        raise _said(data["error"])
+    found.reply.model = str(data.get("model") or found.reply.model)
+    found.ended = True
+    if model.api == "anthropic":
+        found.add(data["content"])
+        found.stop(data.get("stop_reason"))
+        _anthropic_usage(data.get("usage") or {}, found)
+        return
+    choice = data["choices"][0]
+    found.add(choice["message"].get("content"))
+    found.refusal += choice["message"].get("refusal") or ""
+    found.stop(choice.get("finish_reason"))
+    _openai_usage(data.get("usage"), found)
+
+
+def _said(error: Any) -> _Failed:
+    """An error that came in place of words."""
+    text = error.get("message") if isinstance(error, dict) else error
+    return _Failed("unreachable", f"the service reports: {text}"[:_ERROR_TEXT], True)
+
+
+def _refused(answer: Stream, host: str) -> _Failed:
+    raw = b""
+    try:
+        for piece in answer.pieces():
+            raw += piece
+            if len(raw) > _ERROR_BYTES:
+                break
+    except SidecarUnavailable:
+        pass  # the status says enough
+    text = raw.decode("utf-8", "replace")
+    try:
+        error = json.loads(text)["error"]
+        text = str(error.get("message") or error) if isinstance(error, dict) else str(error)
+        code = str(error.get("code")) if isinstance(error, dict) else ""
+    except (ValueError, KeyError, TypeError):
+        code = ""
+    reason = f"HTTP {answer.status} from {host}: {' '.join(text.split())[:_ERROR_TEXT]}"
+    pause = answer.header("Retry-After")
+    seconds = float(pause) if pause.isdigit() else 0.0
+    status = answer.status
+    if status == 429:
+        return _Failed("rate_limited", reason, True, seconds)
+    if status >= 500 or status == 408:
+        return _Failed("unreachable", reason, True, seconds)
+    if status in (401, 403):
+        return _Failed("refused", reason)
+    if status == 413 or code == "context_length_exceeded" or any(words in text.lower() for words in _TOO_LONG):
+        return _Failed("too_long", reason)
+    return _Failed("bad_request", reason)
+
+
+def _complete(reply: Reply, model: Model, messages: Sequence[Message]) -> None:
+    """Usage that the service did not say, and its price."""
+    usage = reply.usage
+    answered = not reply.failure or reply.failure in ("empty", "cut", "refusal", "too_large")
+    if answered and not usage.input_tokens and not usage.output_tokens:
+        usage.input_tokens = sum(estimate(message["content"]) for message in messages)
+        usage.output_tokens = estimate(reply.text)
+        usage.estimated = True
+    if usage.cost is None:
+        usage.cost = price(model.name, usage.input_tokens, usage.output_tokens, usage.cached_tokens)
+
+
+def estimate(text: str) -> int:
+    """Tokens of a text: four characters each, rounded up."""
+    return (len(text) + 3) // 4
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and 0 <= value < 1 << 48 else 0
