@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from .remote.errors import SidecarUnavailable
 from .remote.transport import Call, Stream, Transport
 from .scope import Scope
-from .shared import price
+from .common import price
 from .sse import Event, events
 
 Message = Dict[str, str]
