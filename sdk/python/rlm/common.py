@@ -28,21 +28,19 @@ def prompt(name: str) -> str:
     return (_FOLDER / "prompts" / PROMPTS / f"{name}.md").read_text(encoding="utf-8").rstrip("\n")
 
 
-def fill(template: str, **values: Any) -> str:
-    """The template with its variables filled in; doubled braces are braces. ValueError names a variable that is none."""
+def fill(template: str, /, **values: Any) -> str:
+    """The template with its variables filled in. Doubled braces are braces; so is a single one that belongs to no variable."""
 
     def one(found: "re.Match[str]") -> str:
-        if found.group() in ("{{", "}}"):
-            return found.group()[0]
-        name = found.group(1)
-        if name not in values:
-            raise ValueError(f"the prompt has {{{name}}}, and there are only {', '.join(sorted(values))}; braces are written twice")
-        return str(values[name])
+        whole = found.group()
+        if whole in ("{{", "}}"):
+            return whole[0]
+        return str(values.get(found.group(1), whole))
 
     return re.sub(r"\{\{|\}\}|\{(\w+)\}", one, template)
 
 
-def filled(name: str, **values: Any) -> str:
+def filled(name: str, /, **values: Any) -> str:
     return fill(prompt(name), **values)
 
 
@@ -51,7 +49,7 @@ def _texts() -> Dict[str, str]:
     return dict(json.loads((_FOLDER / "prompts" / PROMPTS / "texts.json").read_text(encoding="utf-8")))
 
 
-def text(name: str, **values: Any) -> str:
+def text(name: str, /, **values: Any) -> str:
     """One of the short texts."""
     return fill(_texts()[name], **values)
 

@@ -60,7 +60,7 @@ class TimeoutExceededError(RLMError):
     def __init__(
         self, elapsed: float, timeout: float, partial_answer: Optional[str] = None, message: Optional[str] = None
     ) -> None:
-        super().__init__(message or f"the run took {elapsed:.1f} s, its limit is {timeout:g} s", partial_answer)
+        super().__init__(message or f"the run has reached its limit of {timeout:g} seconds (max_timeout)", partial_answer)
         self.elapsed, self.timeout = elapsed, timeout
 
 
@@ -72,7 +72,7 @@ class TokenLimitExceededError(RLMError):
     def __init__(
         self, tokens_used: int, token_limit: int, partial_answer: Optional[str] = None, message: Optional[str] = None
     ) -> None:
-        super().__init__(message or f"the run used {tokens_used} tokens, its limit is {token_limit}", partial_answer)
+        super().__init__(message or f"the run has used {tokens_used} of {token_limit} tokens (max_tokens)", partial_answer)
         self.tokens_used, self.token_limit = tokens_used, token_limit
 
 
@@ -84,7 +84,7 @@ class BudgetExceededError(RLMError):
     def __init__(
         self, spent: float, budget: float, partial_answer: Optional[str] = None, message: Optional[str] = None
     ) -> None:
-        super().__init__(message or f"the run spent ${spent:.6f}, its budget is ${budget:.6f}", partial_answer)
+        super().__init__(message or f"the run has spent {spent:.6g} of {budget:.6g} USD (max_budget)", partial_answer)
         self.spent, self.budget = spent, budget
 
 
@@ -101,7 +101,7 @@ class ErrorThresholdExceededError(RLMError):
         partial_answer: Optional[str] = None,
         message: Optional[str] = None,
     ) -> None:
-        text = f"{error_count} turns after one another had an error, the limit is {threshold}: {last_error or 'no text'}"
+        text = f"{error_count} turns in a row had errors in their code (max_errors), the last one: {last_error or ''}"
         super().__init__(message or text, partial_answer)
         self.error_count, self.threshold, self.last_error = error_count, threshold, last_error
 

@@ -184,6 +184,8 @@ class ModelClient:
                 _openai_events(events(answer.pieces(), 16 << 20), found)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise _Failed("bad_answer", f"{host}: not an answer: {error}"[:_ERROR_TEXT]) from error
+        finally:
+            found.settle()
         found.finish(host)
 
 
@@ -218,7 +220,6 @@ class _Words:
             return
         self._size += len(text)
         if self._size > self._limit:
-            self.settle()
             raise _Failed("too_large", f"the reply is longer than {self._limit} characters")
         self._pieces.append(text)
         self.reply.text = self.reply.text or text  # a failure from here on is not repeated
@@ -241,7 +242,6 @@ class _Words:
         self.reply.text = "".join(self._pieces)
 
     def finish(self, host: str) -> None:
-        self.settle()
         if self.refusal or self.reply.finish in ("content_filter", "refusal"):
             self.reply.text = self.reply.text or self.refusal
             raise _Failed("refusal", f"{host}: the model or its filter declined{': ' if self.refusal else ''}{self.refusal[:200]}")

@@ -5,17 +5,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, List, NamedTuple, Optional
 
 from .common import text
 
 #: Characters of one block's output that a model sees, and how many of them are its beginning where some are dropped.
 OUTPUT_LIMIT, OUTPUT_HEAD = 20_000, 16_000
 
-_LINE = re.compile(r"([^\n]*?)(\r?\n|\r?\Z)")
-_FENCE = re.compile(r"( *)(?:(`{3,})[ \t]*([^\s`]*)|(~{3,})[ \t]*(\S*))[ \t]*\Z")
-_FINAL = re.compile(r"[ \t]*FINAL\(")
-_FINAL_VAR = re.compile(r"[ \t]*FINAL_VAR\(([^)\n]*)\)")
+#: Of one reply: blocks that run, fences inside one another that are told apart, lines that may hold an answer.
+BLOCKS_MAX, NESTED_MAX, FINALS_MAX = 100, 16, 16
+
+#: Closing fences may have so many blanks more than the opening ones.
+_CLOSE_BLANKS = 3
+
+#: Lines that mean something: fences, and answers.
+_LINE = re.compile(r"^([ \t]*)(?:(`{3,}|~{3,})([^\n]*)|FINAL(_VAR)?\()", re.MULTILINE)
+_LINE_ENDS = re.compile(r"[ \t\r]*(?:\n|\Z)")
+_PARENTHESIS = re.compile(r"[()]")
+_VARIABLE = re.compile(r"([^)\n]*)\)")
 
 
 class Final(NamedTuple):
@@ -34,101 +41,81 @@ class Reading:
     unclosed: bool
 
 
-class _Line(NamedTuple):
-    start: int
-    text: str
-    fence: Optional[Tuple[int, str, int, str]]  # blanks before it, sign, length, word
-
-
-def _lines(reply: str, start: int) -> Iterator[_Line]:
-    while start < len(reply):
-        found = _LINE.match(reply, start)
-        assert found
-        line = found.group(1)
-        fence = _FENCE.match(line)
-        if fence:
-            signs = fence.group(2) or fence.group(4)
-            yield _Line(start, line, (len(fence.group(1)), signs[0], len(signs), fence.group(3) or fence.group(5) or ""))
-        else:
-            yield _Line(start, line, None)
-        start = found.end()
-
-
-class _Open(NamedTuple):
-    """A fence that waits for its end."""
-
+class _Fence(NamedTuple):
     blanks: int
     sign: str
     length: int
     word: str
-    line: int
+    start: int  # of its line
+    end: int  # of its line
 
-    def closed_by(self, line: _Line) -> bool:
-        if line.fence is None:
-            return False
-        blanks, sign, length, word = line.fence
-        return not word and sign == self.sign and length >= self.length and blanks <= self.blanks + 3
 
-    def holds(self, line: _Line) -> bool:
-        """Whether the line opens a fence that counts inside of this one."""
-        return line.fence is not None and line.fence[3] != "" and line.fence[1] == self.sign and line.fence[2] >= self.length
+class _FinalLine(NamedTuple):
+    begin: int  # behind the parenthesis
+    variable: bool
+
+
+def _fence(reply: str, found: "re.Match[str]") -> Optional[_Fence]:
+    blanks, signs, rest = found.group(1), found.group(2), found.group(3)
+    if signs[0] == "`" and "`" in rest:
+        return None
+    return _Fence(len(blanks), signs[0], len(signs), rest.strip(" \t\r"), found.start(), found.end())
 
 
 def read_reply(reply: str) -> Reading:
-    start = _behind_thoughts(reply)
-    if start is None:
-        return Reading([], None, False)
-    lines = list(_lines(reply, start))
     blocks: List[str] = []
-    outside: List[int] = []
-    fences: List[int] = []  # where one begins
-    stack: List[_Open] = []
-    for number, line in enumerate(lines):
-        if not stack:
-            if line.fence:
-                stack.append(_Open(*line.fence, number))
-                fences.append(line.start)
-            else:
-                outside.append(number)
-        elif stack[-1].closed_by(line):
-            done = stack.pop()
-            if not stack and done.word == "repl":
-                blocks.append("\n".join(_without_blanks(inner.text, done.blanks) for inner in lines[done.line + 1 : number]))
-        elif stack[-1].holds(line):
-            assert line.fence
-            if line.fence[3] == "repl":
-                stack.clear()
-                fences.append(line.start)
-            stack.append(_Open(*line.fence, number))
+    finals: List[_FinalLine] = []
+    fences: List[int] = []  # where those begin that are not inside of others
+    stack: List[_Fence] = []
+    for found in _LINE.finditer(reply, thoughts(reply)):
+        fence = _fence(reply, found) if found.group(2) else None
+        if fence is None:
+            if not stack and not found.group(2) and len(finals) < FINALS_MAX:
+                finals.append(_FinalLine(found.end(), bool(found.group(4))))
+        elif not stack or (fence.word == "repl" and _inside(stack[-1], fence)):
+            if not stack:
+                fences.append(fence.start)
+            stack = [fence]
+        elif _inside(stack[-1], fence):
+            if not fence.word and fence.blanks <= stack[-1].blanks + _CLOSE_BLANKS:
+                opened = stack.pop()
+                if not stack and opened.word == "repl" and len(blocks) < BLOCKS_MAX:
+                    blocks.append(_code(reply[opened.end + 1 : fence.start], opened.blanks))
+            elif fence.word and len(stack) < NESTED_MAX:
+                stack.append(fence)
     unclosed = bool(stack) and stack[0].word == "repl"
-    return Reading(blocks, _final(reply, [lines[number] for number in outside], fences), unclosed)
+    return Reading(blocks, _final(reply, finals, fences), unclosed)
 
 
-def _behind_thoughts(reply: str) -> Optional[int]:
-    """Where the reading begins; None where there is nothing but thoughts."""
-    if not reply.lstrip().startswith("<think>"):
+def thoughts(reply: str) -> int:
+    """How much of its beginning is a model's thoughts."""
+    if not reply.lstrip(" \t\r\n").startswith("<think>"):
         return 0
     end = reply.find("</think>")
-    return None if end < 0 else end + len("</think>")
+    return len(reply) if end < 0 else end + len("</think>")
 
 
-def _without_blanks(line: str, count: int) -> str:
-    return line[min(count, len(line) - len(line.lstrip(" "))) :]
+def _inside(opened: _Fence, fence: _Fence) -> bool:
+    """Whether a fence means anything inside of another one."""
+    return fence.sign == opened.sign and fence.length >= opened.length
 
 
-def _final(reply: str, outside: List[_Line], fences: List[int]) -> Optional[Final]:
-    for line in outside:
-        found = _FINAL_VAR.match(line.text)
-        if found:
-            name = found.group(1).strip("'\"` \t")
+def _code(content: str, blanks: int) -> str:
+    lines = [line[:-1] if line.endswith("\r") else line for line in content.split("\n")[:-1]]
+    return "\n".join(line[min(blanks, len(line) - len(line.lstrip(" \t"))) :] for line in lines)
+
+
+def _final(reply: str, lines: List[_FinalLine], fences: List[int]) -> Optional[Final]:
+    for line in lines:
+        if line.variable:
+            found = _VARIABLE.match(reply, line.begin)
+            name = found.group(1).strip("\"'` \t") if found else ""
             if name.isidentifier():
                 return Final(variable=name)
-    for line in outside:
-        found = _FINAL.match(line.text)
-        if found:
-            begin = line.start + found.end()
-            end = _final_end(reply, begin, min((fence for fence in fences if fence > begin), default=len(reply)))
-            content = _unquoted(reply[begin:end].strip()) if end is not None else ""
+    for line in lines:
+        if not line.variable:
+            end = _final_end(reply, line.begin, min((fence for fence in fences if fence > line.begin), default=len(reply)))
+            content = "" if end is None else _unquoted(reply[line.begin : end].strip(" \t\r\n"))
             if content:
                 return Final(text=content)
     return None
@@ -137,31 +124,28 @@ def _final(reply: str, outside: List[_Line], fences: List[int]) -> Optional[Fina
 def _final_end(reply: str, begin: int, next_fence: int) -> Optional[int]:
     count, low = 1, 1
     last: Optional[int] = None
-    for found in re.finditer(r"[()]", reply[begin:]):
-        where = begin + found.start()
-        count += 1 if found.group() == "(" else -1
+    for found in _PARENTHESIS.finditer(reply, begin):
         if found.group() == "(":
+            count += 1
             continue
-        ends_line = not reply[where + 1 : _line_end(reply, where)].strip()
-        if count <= 0 and count < low:
-            low = count
-            if ends_line:
+        count -= 1
+        where = found.start()
+        if count < low or where < next_fence:
+            ends_line = _LINE_ENDS.match(reply, where + 1) is not None
+            if count < low and count <= 0 and ends_line:
                 return where
-        if ends_line and where < next_fence:
-            last = where
+            if ends_line and where < next_fence:
+                last = where
+        low = min(low, count)
     return last if low > 0 else None
-
-
-def _line_end(reply: str, where: int) -> int:
-    end = reply.find("\n", where)
-    return len(reply) if end < 0 else end
 
 
 def _unquoted(content: str) -> str:
     for quote in ('"""', "'''", '"', "'"):
         if len(content) >= 2 * len(quote) and content.startswith(quote) and content.endswith(quote):
             inner = content[len(quote) : -len(quote)]
-            return content if quote in inner else inner
+            if quote not in inner:
+                return inner
     return content
 
 

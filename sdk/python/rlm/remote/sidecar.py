@@ -47,6 +47,7 @@ class SidecarExecutionConfig:
     ``queue_timeout``     seconds to wait beyond ``timeout`` for an answer: time in the session's queue
                           and on the wire
     ``max_connections``   async requests in flight at once, and connections kept for reuse
+    ``api_key``           that the sidecar wants; by default CODEMODE_API_KEY, None where that is not set
     """
 
     wasm_service_url: str = field(default_factory=_default_url)
@@ -54,6 +55,7 @@ class SidecarExecutionConfig:
     session_ttl: float = 3600
     queue_timeout: float = 60
     max_connections: int = 64
+    api_key: Optional[str] = field(default_factory=lambda: os.environ.get("CODEMODE_API_KEY") or None, repr=False)
 
     def __post_init__(self) -> None:
         if self.timeout <= 0 or self.queue_timeout < 0:
@@ -78,10 +80,18 @@ class SidecarREPLFactory:
     def __init__(self, config: Optional[SidecarExecutionConfig] = None, *, verify_ssl: bool = True) -> None:
         self.config = config or SidecarExecutionConfig()
         self._transport = Transport(
-            self.config.wasm_service_url, idle_max=self.config.max_connections, verify_ssl=verify_ssl
+            self.config.wasm_service_url,
+            idle_max=self.config.max_connections,
+            verify_ssl=verify_ssl,
+            api_key=self.config.api_key,
         )
         self._threads = ThreadPoolExecutor(self.config.max_connections, thread_name_prefix="rlm-remote")
         self._finalizer = weakref.finalize(self, _close, self._transport, self._threads)
+
+    @property
+    def transport(self) -> Transport:
+        """Its connections to the sidecar."""
+        return self._transport
 
     def create_repl_env(self) -> "SidecarREPLEnv":
         """An environment with a session of its own, created at its first use."""

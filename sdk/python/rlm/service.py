@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A completion that the service runs, told as one of this process."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
+
+from .client import Client, RunOptions
+from .common import prompt as shared_prompt
+from .errors import (
+    BudgetExceededError,
+    CancellationError,
+    ErrorThresholdExceededError,
+    ModelError,
+    RLMError,
+    SandboxError,
+    ServiceError,
+    TimeoutExceededError,
+    TokenLimitExceededError,
+)
+from .logger import RunLog
+from .results import RLMChatCompletion, UsageSummary
+from .scope import Scope
+
+if TYPE_CHECKING:
+    from .engine import Context
+
+_log = logging.getLogger(__name__)
+
+#: Characters of a context that goes with the request; a longer one is sent before it, as it is.
+INLINE = 1 << 18
+
+
+def complete_by_service(
+    client: Client,
+    prompt: Any,
+    context: "Context",
+    query: Optional[str],
+    options: RunOptions,
+    scope: Scope,
+    listener: Callable[[Dict[str, Any]], None],
+    log: Optional[RunLog],
+) -> RLMChatCompletion:
+    """Begins a run, follows its events, and returns or raises what a run here would. A scope that is broken off cancels it."""
+    scope.check()
+    asked = query or shared_prompt("no_query")
+    more: Dict[str, Any] = {}
+    if isinstance(context.value, io.IOBase) or len(context.value) > INLINE:
+        more["context_id"] = client.upload(context.value, context.kind, scope)
+    else:
+        more["context"] = context.value if context.kind == "text" else json.loads(context.value)
+    run_id = client.start(asked, **more, **options.to_dict())
+    model = options.model or ""
+    try:
+        for event in client.events(run_id, scope):
+            listener(event)
+            if event.get("type") == "metadata" and event.get("node") == 0:
+                model = str(event.get("root_model") or model)
+            if event.get("type") == "result" and event.get("node") == 0:
+                return _result(client, run_id, prompt, model, event, options, log)
+    except BaseException:
+        if scope.error is not None:
+            _cancel(client, run_id)
+        raise
+    raise ServiceError("the events of the run have no result", code="bad_answer")
+
+
+def _cancel(client: Client, run_id: str) -> None:
+    try:
+        client.cancel(run_id)
+    except ServiceError as error:
+        _log.warning("the run %s was not cancelled: %s", run_id, error)
+
+
+def _result(
+    client: Client, run_id: str, prompt: Any, model: str, event: Dict[str, Any], options: RunOptions, log: Optional[RunLog]
+) -> RLMChatCompletion:
+    if log is not None:
+        for entry in client.trajectory(run_id):
+            (log.metadata if entry.pop("type", "") == "metadata" else log.iteration)(entry)
+    usage = UsageSummary.from_dict(event.get("usage_summary") or {})
+    seconds = float(event.get("execution_time") or 0.0)
+    if event.get("error"):
+        raise _error(event, usage, seconds, options)
+    return RLMChatCompletion(model, prompt, str(event.get("answer") or ""), usage, seconds, log.trajectory() if log else None)
+
+
+def _error(event: Dict[str, Any], usage: UsageSummary, seconds: float, options: RunOptions) -> RLMError:
+    code, detail = str(event["error"].get("code")), str(event["error"].get("detail"))
+    partial = event.get("partial_answer") or None
+    if code == "timeout_exceeded":
+        return TimeoutExceededError(seconds, options.max_timeout or 0.0, partial, detail)
+    if code == "token_limit_exceeded":
+        used = usage.total_input_tokens + usage.total_output_tokens
+        return TokenLimitExceededError(used, options.max_tokens or 0, partial, detail)
+    if code == "budget_exceeded":
+        return BudgetExceededError(usage.total_cost or 0.0, options.max_budget or 0.0, partial, detail)
+    if code == "error_threshold_exceeded":
+        return ErrorThresholdExceededError(options.max_errors or 0, options.max_errors or 0, detail, partial, detail)
+    if code == "cancelled":
+        return CancellationError(partial, detail)
+    if code == "model_failed":
+        return ModelError(detail, partial_answer=partial)
+    if code == "sidecar_unavailable":
+        return SandboxError(detail, code, partial)
+    return ServiceError(detail, 500, code, partial)
