@@ -35,7 +35,7 @@ from .reading import OUTPUT_LIMIT, Reading, block_output, outputs_message, read_
 from .results import RLMChatCompletion, UsageCounter
 from .sandbox import Sandbox, Session
 from .scope import Scope
-from .subcalls import CALLS, NODES_MAX, answer_call, is_inline, is_loose
+from .subcalls import NODES_MAX, QUERIES, REPORTS, answer_call, is_inline, is_loose
 from .tools import Tools
 
 _log = logging.getLogger(__name__)
@@ -48,6 +48,10 @@ _WEAK = frozenset(("", "refusal", "empty", "bad_answer", "cut", "too_large"))
 _BAD_REPLIES_MAX = 2
 #: Characters of an answer.
 ANSWER_MAX = 64 << 20
+#: Bytes of memory for texts that a block sends in pieces.
+PARTS_MAX = 128 << 20
+#: What a session says of code that cannot run; the model may write it better.
+_FOR_THE_MODEL = frozenset(("too_large", "invalid_field", "bad_request", "invalid_json", "value_too_large"))
 #: Short names of a sidecar that has no room at the moment, and how often code is sent again then.
 _BUSY, _BUSY_TRIES = frozenset(("overloaded", "queue_full", "not_ready", "low_memory", "out_of_memory")), 10
 #: ... and of a session that is gone.
@@ -413,7 +417,7 @@ class Node:
             answer = blocks[-1].final
             if answer is not None:
                 break
-        self._pending = outputs_message([block.output for block in blocks]) if blocks else ""
+        self._pending = outputs_message([block.output for block in blocks], len(reading.blocks) > 1) if blocks else ""
         if answer is None and reading.final is not None:
             answer = reading.final.text if reading.final.text is not None else self._look_up(str(reading.final.variable))
         if answer is None and last:
@@ -531,6 +535,7 @@ class Node:
 
         def output(stream: str, words: str) -> None:
             if number is not None:
+                shown.streamed += len(words)
                 self.tree.emit("output", self.number, iteration=iteration, block=number, stream=stream, text=words)
 
         for tries in range(_BUSY_TRIES, 0, -1):
@@ -539,7 +544,7 @@ class Node:
                     code,
                     self.scope,
                     timeout=timeout,
-                    tools=CALLS,
+                    tools=QUERIES if number is not None else REPORTS,
                     on_call=lambda name, arguments, scope: answer_call(shown, name, arguments, scope),
                     on_output=output,
                     inline=is_inline,
@@ -554,6 +559,7 @@ class Node:
 
     def _report(self, block: "_Block", code: str = "") -> Dict[str, Any]:
         """Asks the session for the answer and the names of variables."""
+        block.forget_parts()
         result = self._execute(f"{code}\n{_REPORT}" if code else _REPORT, max(self.plan.execution_timeout, 1.0), block)
         if not result.get("success") and not block.error:
             block.error = text("error", reason=result.get("error"))
@@ -563,26 +569,37 @@ class Node:
         self.tree.emit("code", self.number, iteration=self.iteration, block=number, code=code)
         block = _Block(self, code)
         try:
-            block.result = self._execute(code, self.plan.execution_timeout, block, number)
+            try:
+                block.result = self._execute(code, self.plan.execution_timeout, block, number)
+            except SandboxError as error:
+                if error.reason != "state_rolled_back":
+                    raise
+                # The report of the block before was lost, which is no harm.
+                block.result = self._execute(code, self.plan.execution_timeout, block, number)
         except SandboxError as error:
-            if error.reason not in ("state_rolled_back", "broken", "stuck"):
+            if error.reason not in ("broken", *_FOR_THE_MODEL):
                 raise
-            rolled_back = error.reason == "state_rolled_back"
-            block.result = {"success": False, "state": "rolled_back" if rolled_back else "broken", "error": str(error)}
+            block.result = {"success": False, "state": "broken" if error.reason == "broken" else "error", "error": str(error)}
         result = block.result
         if result.get("state") == "lost":
             self._lost = True
             raise SandboxError(f"the session was lost: {result.get('error')}", "session_lost")
-        if result.get("state") in ("rolled_back", "broken"):
+        if result.get("state") in ("rolled_back", "broken", "error"):
             block.error = text(str(result["state"]), reason=result.get("error"))
         elif result.get("timed_out"):
             block.error = text("timeout", seconds=f"{self.plan.execution_timeout:g}")
         elif not result.get("success"):
             block.error = str(result.get("error"))
-        self._report(block)
-        block.output = block_output(
-            result.get("stdout") or "", result.get("result"), result.get("stderr") or "", block.error, list(block.variables)
-        )
+        try:
+            self._report(block)
+        except SandboxError as error:
+            if error.reason != "state_rolled_back":
+                raise
+            block.error = text("rolled_back", reason=error)
+            self._report(block)
+        stdout, stderr = result.get("stdout") or "", result.get("stderr") or ""
+        missing = max(0, block.streamed - len(stdout) - len(stderr))
+        block.output = block_output(stdout, result.get("result"), stderr, block.error, list(block.variables), missing)
         return block
 
 
@@ -597,10 +614,16 @@ class _Block:
         self.final: Optional[str] = None
         self.variables: Dict[str, str] = {}
         self.parts: Dict[str, List[str]] = {}  #: of long texts that come in pieces
-        self.part_room = 128 << 20  #: bytes of memory
+        self.part_room = PARTS_MAX
+        self.streamed = 0  #: characters of output
         self.calls = 0  #: sub-queries
         self.subcalls: Dict[int, RLMChatCompletion] = {}
         self.lock = threading.Lock()
+
+    def forget_parts(self) -> None:
+        with self.lock:
+            self.parts.clear()
+            self.part_room = PARTS_MAX
 
     def record(self) -> Event:
         result = self.result

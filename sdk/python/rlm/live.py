@@ -47,10 +47,10 @@ class LiveView:
 
     def _subcall_start(self, event: Dict[str, Any]) -> None:
         what = f"{event['kind']}_query {event['call']} to {event['model']} ({event['prompt_length']:,} characters)"
-        self._line(event["node"], "quiet", f"> {what}: {event['prompt_preview']}")
+        self._line(event["node"], "quiet", f"> {what}: {_one_line(event['prompt_preview'])}")
 
     def _subcall_complete(self, event: Dict[str, Any]) -> None:
-        told = f"failed: {event['error']}" if event["error"] else event["response_preview"]
+        told = f"failed: {event['error']}" if event["error"] else _one_line(event["response_preview"])
         self._line(event["node"], "error" if event["error"] else "quiet", f"< {event['call']}, {event['duration']:.1f} s: {told}")
 
     def _compaction(self, event: Dict[str, Any]) -> None:
@@ -98,6 +98,10 @@ class LiveView:
         # What a model or its code says must not move the cursor, or worse.
         plain = "".join(char if char.isprintable() or char == "\t" else "?" for char in text)
         return f"\x1b[{_STYLES[style]}m{plain}\x1b[0m" if self._colours and style and plain else plain
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:80]
 
 
 def _cut(text: str, limit: int) -> str:

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from urllib.parse import urlsplit
 
 from .remote.errors import SidecarUnavailable
@@ -25,7 +25,17 @@ Message = Dict[str, str]
 
 #: Bytes of an error's body that are read, and characters of it that are told.
 _ERROR_BYTES, _ERROR_TEXT = 1 << 16, 500
-_TOO_LONG = ("context_length_exceeded", "context length", "context window", "maximum context", "prompt is too long", "too many tokens")
+_TOO_LONG = (
+    "context_length", "context length", "context window", "context size", "context limit", "maximum context", "exceed_context",
+    "prompt is too long", "input is too long", "too many tokens", "maximum number of tokens", "reduce the length",
+)  # fmt: skip
+#: Members of a request that are not for `sampling` to say.
+_OURS = frozenset(("model", "messages", "stream", "stream_options", "system", "n"))
+#: Statuses that errors in the middle of a stream stand for.
+_STATUS = {
+    "rate_limit_error": 429, "rate_limit_exceeded": 429, "insufficient_quota": 429, "authentication_error": 401, "permission_error": 403,
+    "billing_error": 402, "invalid_request_error": 400, "not_found_error": 404, "request_too_large": 413, "timeout_error": 504,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,11 +94,11 @@ class ModelSettings:
 
 
 class _Failed(Exception):
-    """One attempt's end; `again` when another one may help."""
+    """One attempt's end; `again` when another one may help, without what `quirk` names if there is one."""
 
-    def __init__(self, failure: str, reason: str, again: bool = False, pause: float = 0.0) -> None:
+    def __init__(self, failure: str, reason: str, again: bool = False, pause: float = 0.0, quirk: str = "") -> None:
         super().__init__(reason)
-        self.failure, self.reason, self.again, self.pause = failure, reason, again, pause
+        self.failure, self.reason, self.again, self.pause, self.quirk = failure, reason, again, pause, quirk
 
 
 class ModelClient:
@@ -99,6 +109,7 @@ class ModelClient:
         self._lock = threading.Lock()
         self._transports: Dict[str, Transport] = {}
         self._places = threading.BoundedSemaphore(self.settings.concurrent)
+        self._quirks: Dict[Tuple[str, str], Set[str]] = {}  #: what a model's service does not understand
 
     def ask(
         self,
@@ -122,8 +133,11 @@ class ModelClient:
             except _Failed as failed:
                 scope.check()
                 reply.failure, reply.reason = failed.failure, failed.reason
+                if self._learns(model, failed.quirk):
+                    continue
                 last = reply.attempts >= (min(attempts, 2) if failed.failure == "empty" else attempts)
-                if not failed.again or reply.text or last:
+                told = on_delta is not None and bool(reply.text)
+                if not failed.again or told or last:
                     break
                 backoff = self.settings.backoff * 2 ** (reply.attempts - 1) * random.uniform(0.8, 1.2)
                 scope.sleep(min(max(backoff, failed.pause), self.settings.backoff_max))
@@ -144,6 +158,14 @@ class ModelClient:
                 self._transports[base_url] = Transport(base_url)
             return self._transports[base_url]
 
+    def _learns(self, model: Model, quirk: str) -> bool:
+        """Remembers a quirk; False for none, and for one that was known."""
+        with self._lock:
+            known = self._quirks.setdefault((model.base_url, model.name), set())
+            new = bool(quirk) and quirk not in known
+            known.update({quirk} if new else ())
+            return new
+
     def _place(self, scope: Scope) -> "_Place":
         return _Place(self._places, scope)
 
@@ -152,7 +174,7 @@ class ModelClient:
     ) -> None:
         reply.failure = reply.reason = reply.text = reply.finish = ""
         host = urlsplit(model.base_url).netloc
-        path, headers, body = _request(model, messages)
+        path, headers, body = _request(model, messages, self._quirks.get((model.base_url, model.name), set()))
         limit = model.timeout or self.settings.timeout
         call = Call()
         with scope.inner() as attempt, attempt.watched(call.abort), attempt.limited(limit, TimeoutError()):
@@ -167,7 +189,7 @@ class ModelClient:
                     what = f"no answer within {limit:g} s" if attempt.error is not None else f"no word for {timeout:g} s"
                     raise _Failed("timeout", f"{host}: {what}", error.code == "no_answer" and not error.sent) from error
                 if reply.text:
-                    raise _Failed("cut", f"{host}: the reply ended in its middle: {error.detail}") from error
+                    raise _Failed("cut", f"{host}: the reply ended in its middle: {error.detail}", True) from error
                 raise _Failed("unreachable", f"{host}: {error.detail}", True) from error
 
     def _read(self, model: Model, answer: Stream, host: str, reply: Reply, on_delta: Optional[Callable[[str], None]]) -> None:
@@ -212,6 +234,8 @@ class _Words:
         self._size = 0
         self.refusal = ""
         self.ended = False  #: the service has said that this is all
+        self._used: Tuple[int, int, int] = (0, 0, 0)
+        self._cost: Optional[float] = None
 
     def add(self, text: Any) -> None:
         if isinstance(text, list):  # parts of a content
@@ -231,50 +255,57 @@ class _Words:
             self.reply.finish, self.ended = str(reason), True
 
     def usage(self, input_tokens: Any, output_tokens: Any, cached: Any = 0, cost: Any = None) -> None:
-        usage = self.reply.usage
-        usage.input_tokens += _count(input_tokens)
-        usage.output_tokens += _count(output_tokens)
-        usage.cached_tokens += _count(cached)
-        if isinstance(cost, (int, float)) and 0 <= cost < 1e9:
-            usage.cost = (usage.cost or 0.0) + float(cost)
+        """What the service says of this attempt so far; the newest figure counts."""
+        found = (_count(input_tokens), _count(output_tokens), _count(cached))
+        self._used = (found[0] or self._used[0], found[1] or self._used[1], found[2] or self._used[2])
+        if isinstance(cost, (int, float)) and 0 <= cost < 1e6:
+            self._cost = float(cost)
 
     def settle(self) -> None:
         self.reply.text = "".join(self._pieces)
+        usage = self.reply.usage
+        usage.input_tokens += self._used[0]
+        usage.output_tokens += self._used[1]
+        usage.cached_tokens += self._used[2]
+        if self._cost is not None:
+            usage.cost = (usage.cost or 0.0) + self._cost
 
     def finish(self, host: str) -> None:
         if self.refusal or self.reply.finish in ("content_filter", "refusal"):
             self.reply.text = self.reply.text or self.refusal
             raise _Failed("refusal", f"{host}: the model or its filter declined{': ' if self.refusal else ''}{self.refusal[:200]}")
         if not self.ended:
-            raise _Failed("cut", f"{host}: the reply ended in its middle", not self.reply.text)
+            raise _Failed("cut", f"{host}: the reply ended in its middle", True)
         if not self.reply.text.strip():
             self.reply.text = ""
             raise _Failed("empty", f"{host}: the reply has no text", True)
 
 
-def _request(model: Model, messages: Sequence[Message]) -> Tuple[str, Dict[str, str], Dict[str, Any]]:
+def _request(model: Model, messages: Sequence[Message], quirks: Set[str]) -> Tuple[str, Dict[str, str], Dict[str, Any]]:
     """Path, headers and body."""
+    sampling = {name: value for name, value in model.sampling.items() if name not in _OURS}
+    messages = [{"role": m["role"], "content": m["content"].encode("utf-8", "replace").decode()} for m in messages]
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json", **model.headers}
     if model.api == "anthropic":
         if model.api_key:
             headers["x-api-key"] = model.api_key
         headers["anthropic-version"] = "2023-06-01"
         system = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
-        spoken = [{"role": m["role"], "content": m["content"]} for m in messages if m["role"] != "system"]
-        body = {"model": model.name, "max_tokens": 32768, "messages": spoken, "stream": True, **model.sampling}
+        spoken = [message for message in messages if message["role"] != "system"]
+        body = {"model": model.name, "max_tokens": 32768, "messages": spoken, "stream": True, **sampling}
         if system:
             body["system"] = system
         path = "/messages" if model.base_url.rstrip("/").endswith("/v1") else "/v1/messages"
         return path, headers, body
     if model.api_key:
         headers["Authorization"] = f"Bearer {model.api_key}"
-    body = {
-        "model": model.name,
-        "messages": [{"role": m["role"], "content": m["content"]} for m in messages],
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        **model.sampling,
-    }
+    body = {"model": model.name, "messages": messages, **sampling}
+    if "stream" not in quirks:
+        body["stream"] = True
+        if "stream_options" not in quirks:
+            body["stream_options"] = {"include_usage": True}
+    if "max_tokens" in quirks and "max_tokens" in body:
+        body["max_completion_tokens"] = body.pop("max_tokens")
     if (urlsplit(model.base_url).hostname or "").endswith("openrouter.ai"):
         body.setdefault("usage", {"include": True})
     return "/chat/completions", headers, body
@@ -300,7 +331,7 @@ def _openai_events(stream: Iterator[Event], found: _Words) -> None:
 def _openai_usage(usage: Any, found: _Words) -> None:
     if isinstance(usage, dict):
         details = usage.get("prompt_tokens_details")
-        cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+        cached = details.get("cached_tokens") if isinstance(details, dict) else usage.get("prompt_cache_hit_tokens")
         found.usage(usage.get("prompt_tokens"), usage.get("completion_tokens"), cached, usage.get("cost"))
 
 
@@ -313,12 +344,12 @@ def _anthropic_events(stream: Iterator[Event], found: _Words) -> None:
         if kind == "message_start":
             message = data.get("message") or {}
             found.reply.model = str(message.get("model") or found.reply.model)
-            _anthropic_usage({**(message.get("usage") or {}), "output_tokens": 0}, found)
+            _anthropic_usage(message.get("usage") or {}, found)
         elif kind == "content_block_delta":
             found.add((data.get("delta") or {}).get("text"))
         elif kind == "message_delta":
             found.stop((data.get("delta") or {}).get("stop_reason"))
-            found.usage(0, (data.get("usage") or {}).get("output_tokens"))
+            _anthropic_usage(data.get("usage") or {}, found)
         elif kind == "message_stop":
             found.ended = True
             return
@@ -349,9 +380,12 @@ def _whole(model: Model, data: Any, found: _Words) -> None:
 
 
 def _said(error: Any) -> _Failed:
-    """An error that came in place of words."""
-    text = error.get("message") if isinstance(error, dict) else error
-    return _Failed("unreachable", f"the service reports: {text}"[:_ERROR_TEXT], True)
+    """An error that came in place of words, or in their middle."""
+    named = [error.get("code"), error.get("type")] if isinstance(error, dict) else []
+    text = str(error.get("message") or error) if isinstance(error, dict) else str(error)
+    numbers = [code for code in named if isinstance(code, int) and 400 <= code < 600]
+    status = (numbers + [_STATUS[name] for name in named if name in _STATUS] + [500])[0]
+    return _judged(status, str(named[0]) if named else "", text, f"the service reports: {text}"[:_ERROR_TEXT], 0.0)
 
 
 def _refused(answer: Stream, host: str) -> _Failed:
@@ -372,17 +406,34 @@ def _refused(answer: Stream, host: str) -> _Failed:
         code = ""
     reason = f"HTTP {answer.status} from {host}: {' '.join(text.split())[:_ERROR_TEXT]}"
     pause = answer.header("Retry-After")
-    seconds = float(pause) if pause.isdigit() else 0.0
-    status = answer.status
-    if status == 429:
-        return _Failed("rate_limited", reason, True, seconds)
-    if status >= 500 or status == 408:
-        return _Failed("unreachable", reason, True, seconds)
-    if status in (401, 403):
+    return _judged(answer.status, code, text, reason, float(pause) if pause.isdigit() else 0.0)
+
+
+def _judged(status: int, code: str, text: str, reason: str, pause: float) -> _Failed:
+    """What an error has come to, and whether another attempt may help."""
+    lower = text.lower()
+    if status in (401, 402, 403):
         return _Failed("refused", reason)
-    if status == 413 or code == "context_length_exceeded" or any(words in text.lower() for words in _TOO_LONG):
+    if status == 429:  # which also says that there is no money left
+        return _Failed("rate_limited", reason, code != "insufficient_quota", pause)
+    if status == 413 or code == "context_length_exceeded" or any(words in lower for words in _TOO_LONG):
         return _Failed("too_long", reason)
-    return _Failed("bad_request", reason)
+    if code in ("content_filter", "content_policy_violation"):
+        return _Failed("refusal", reason)
+    if status == 408 or status >= 500:
+        quirk = _quirk(lower) if status == 501 else ""
+        return _Failed("timeout" if status in (408, 504) else "unreachable", reason, True, pause, quirk)
+    return _Failed("bad_request", reason, quirk=_quirk(lower))
+
+
+def _quirk(lower: str) -> str:
+    """What a service says that it does not understand."""
+    unsupported = "unsupported" in lower or "not support" in lower
+    if "stream_options" in lower or "include_usage" in lower:
+        return "stream_options"
+    if unsupported and "max_completion_tokens" in lower:
+        return "max_tokens"
+    return "stream" if "to stream this model" in lower or (unsupported and "stream" in lower) else ""
 
 
 def _complete(reply: Reply, model: Model, messages: Sequence[Message]) -> None:

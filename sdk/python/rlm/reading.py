@@ -149,34 +149,29 @@ def _unquoted(content: str) -> str:
     return content
 
 
-def shorten(content: str, limit: int, head: int, note: str) -> str:
-    """The beginning and the end of what is longer than `limit` characters, with a line about the rest between them."""
-    if len(content) <= limit:
-        return content
-    dropped = text(note, dropped=len(content) - limit)
-    return f"{content[:head]}\n{dropped}\n{content[len(content) - (limit - head):]}"
-
-
-def block_output(stdout: str, value: Optional[str], stderr: str, error: Optional[str], variables: List[str]) -> str:
-    """What the model sees of one block."""
-    parts = [stdout.rstrip("\n"), value or "", stderr.rstrip("\n")]
-    if error and error not in stderr:
-        parts.append(error)
+def block_output(
+    stdout: str, value: Optional[str], stderr: str, error: Optional[str], variables: List[str], missing: int = 0
+) -> str:
+    """What the model sees of one block. `missing` characters were dropped from the middle before."""
+    parts = [part.rstrip("\r\n") for part in (stdout, value or "", stderr, "" if error and error in stderr else error or "")]
     if variables:
         parts.append(text("variables", names=", ".join(variables)))
     shown = "\n".join(part for part in parts if part) or text("no_output")
-    return shorten(shown, OUTPUT_LIMIT, OUTPUT_HEAD, "dropped")
+    if len(shown) <= OUTPUT_LIMIT:
+        return shown
+    dropped = text("dropped", dropped=len(shown) - OUTPUT_LIMIT + missing)
+    return f"{shown[:OUTPUT_HEAD]}\n{dropped}\n{shown[OUTPUT_HEAD - OUTPUT_LIMIT:]}"
 
 
-def outputs_message(outputs: List[str]) -> str:
-    """The message about all blocks of a turn."""
-    if len(outputs) == 1:
+def outputs_message(outputs: List[str], several: bool = False) -> str:
+    """The message about the blocks of a turn that have run; of `several`, or of the only one."""
+    if len(outputs) == 1 and not several:
         return f"{text('output')}\n{outputs[0]}"
     return "\n\n".join(f"{text('output_of', number=number)}\n{shown}" for number, shown in enumerate(outputs, 1))
 
 
 def preview(content: Any, limit: int = 80) -> str:
-    """The beginning of a text in one line."""
-    return " ".join(str(content)[: 4 * limit].split())[:limit]
+    """The beginning of a text."""
+    return str(content)[:limit]
 
 

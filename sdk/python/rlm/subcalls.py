@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, TypeVar
 
 from .common import text
 from .errors import RLMError
-from .reading import preview
+from .reading import preview, thoughts
 from .results import RLMChatCompletion, UsageCounter
 from .scope import Scope
 
 if TYPE_CHECKING:
     from .engine import _Block
 
-#: Names that code calls as tools of the caller.
-CALLS = [
-    f"rlm.{name}" for name in "llm_query llm_query_batched rlm_query rlm_query_batched part tool report".split()
-]
+#: Names that the model's code calls as tools of the caller, and those that our own code does.
+QUERIES = [f"rlm.{name}" for name in "llm_query llm_query_batched rlm_query rlm_query_batched part tool".split()]
+REPORTS = ["rlm.report", "rlm.part"]
 #: Plain completions of one batch that run at once.
 LEAVES_AT_ONCE = 16
 #: Sub-queries of one block, runs of one tree.
@@ -65,6 +64,10 @@ def answer_call(block: "_Block", name: str, arguments: Dict[str, Any], scope: Sc
             raise ValueError(text("bad_call"))
         prompts = [_text(block, entry) for entry in arguments["prompts"]]
         return _batch(block, short == "rlm_query_batched", prompts, model, scope)
+    with block.lock:
+        block.calls += 1
+        if block.calls > SUBCALLS_MAX:
+            raise ValueError(text("too_many_subcalls", limit=SUBCALLS_MAX))
     return _fitting([_query(block, short == "rlm_query", _text(block, arguments.get("prompt")), model, scope)])[0]
 
 
@@ -99,8 +102,11 @@ def _report(block: "_Block", arguments: Dict[str, Any]) -> None:
 
 
 def _batch(block: "_Block", recursive: bool, prompts: List[str], model: Optional[str], scope: Scope) -> List[str]:
-    deep = recursive and block.node.depth + 1 < block.node.plan.max_depth
-    width = block.node.plan.max_concurrent_subcalls if deep else LEAVES_AT_ONCE
+    width = block.node.plan.max_concurrent_subcalls if recursive else LEAVES_AT_ONCE
+    with block.lock:
+        block.calls += len(prompts)
+        if block.calls > SUBCALLS_MAX:
+            raise ValueError(text("too_many_subcalls", limit=SUBCALLS_MAX))
     return _fitting(side_by_side(lambda prompt: _query(block, recursive, prompt, model, scope), prompts, width))
 
 
@@ -188,7 +194,7 @@ def _query(block: "_Block", recursive: bool, prompt: str, name: Optional[str], s
             input_tokens=used.total_input_tokens,
             output_tokens=used.total_output_tokens,
             cost=used.total_cost,
-            response_preview=preview(done.response),
+            response_preview=preview(done.response, 200),
         )
         if node.tree.log is not None:
             with block.lock:
@@ -198,11 +204,6 @@ def _query(block: "_Block", recursive: bool, prompt: str, name: Optional[str], s
 
 def _refusal(block: "_Block", deep: bool, prompt: str) -> str:
     """Why a sub-query is not begun; "" when it is."""
-    with block.lock:
-        block.calls += 1
-        many = block.calls > SUBCALLS_MAX
-    if many:
-        return text("too_many_subcalls", limit=SUBCALLS_MAX)
     if deep and not block.node.tree.room_for_a_node():
         return text("too_many_runs", limit=NODES_MAX)
     if not deep and len(prompt) > PROMPT_MAX:
@@ -217,8 +218,12 @@ def _ask(block: "_Block", done: RLMChatCompletion, call: int, model: Any, scope:
         reply = block.node.tree.ask(model, [{"role": "user", "content": str(done.prompt) or " "}], scope, usage)
     finally:
         done.usage_summary = usage.summary()
-    done.error = reply.reason if reply.failure else None
-    done.response = text("error", reason=reply.reason) if reply.failure else reply.text
+    words = reply.text[thoughts(reply.text) :].lstrip("\r\n")
+    if words and reply.failure in ("", "refusal"):
+        done.response, done.error = words, None
+        return
+    done.error = ": ".join(part for part in (reply.failure or "empty", reply.reason) if part)
+    done.response = text("error", reason=done.error)
 
 
 def _run(block: "_Block", done: RLMChatCompletion, call: int, model: Any, scope: Scope) -> None:

@@ -84,7 +84,7 @@ def test_sub_queries(sidecar):
             on_subcall_complete=lambda *args: ended.append(args),
         )
         found = json.loads(rlm.completion("c", "q").response)
-    assert found[:3] == ["1", "2", "3"] and found[3].startswith("Error: HTTP 400") and found[4] == "4"
+    assert found[:3] == ["1", "2", "3"] and found[3].startswith("Error: bad_request: HTTP 400") and found[4] == "4"
     assert len(started) == len(ended) == 5 and (1, "sub", "two") in started
     assert [error for depth, model, seconds, error in ended if error and "no such thing" in error]
     assert rlm.cost_summary()["model_usage_summaries"]["sub"]["total_calls"] == 4
@@ -166,11 +166,10 @@ def test_bad_replies(sidecar):
     """A reply of no use is asked for again, once; words without code are a turn."""
     script = order(
         refusal("I would rather not"),
-        cut("no code he", 6),
         Reply("```repl\nx = 1\n"),
         raw(b"data: {not json\n\n"),
         Reply("Just words."),
-        cut("```repl\ny = 2\n```\nand now I", 22),
+        *[cut("```repl\ny = 2\n```\nand now I", 22)] * 4,
         empty(),
         empty(),
         repl("1/0"),
@@ -179,10 +178,29 @@ def test_bad_replies(sidecar):
     with ModelServer(script) as models:
         done = make(sidecar, models, max_iterations=10).completion("c", "q")
     assert done.response == "2"
-    assert "ZeroDivisionError" in models.requests[-1].last
-    assert models.requests[1].messages[-2] == ("assistant", "I would rather not")
-    assert models.requests[1].messages == models.requests[2].messages, "the same again"
-    assert common.prompt("unclosed") in models.requests[3].last and common.prompt("no_code") in models.requests[5].last
+    asked = models.requests
+    assert "ZeroDivisionError" in asked[-1].last
+    assert asked[1].messages[-2] == ("assistant", "I would rather not")
+    assert asked[2].messages == asked[3].messages, "the same again"
+    assert common.prompt("unclosed") in asked[2].last and common.prompt("no_code") in asked[4].last
+
+
+def test_words_that_were_shown_are_not_asked_for_again(sidecar):
+    with ModelServer(order(cut("```repl\ny = 2\n```\nand now I", 22), repl(answer("y")))) as models:
+        assert make(sidecar, models, verbose=True).completion("c", "q").response == "2"
+
+
+def test_what_a_service_does_not_understand_is_left_out(sidecar):
+    def picky(request):
+        if request.body.get("stream"):
+            return fail(400, "This server does not support streaming")
+        if "max_tokens" in request.body:
+            return fail(400, "Unsupported parameter: use 'max_completion_tokens' instead")
+        return repl(answer("'done'")) if request.turn > 1 else repl("1")
+
+    with ModelServer(picky, strict=False) as models:
+        assert make(sidecar, models, sampling_args={"max_tokens": 1000, "n": 5}).completion("c", "q").response == "done"
+    assert len(models.requests) == 4 and models.requests[-1].body["max_completion_tokens"] == 1000
 
 
 @pytest.mark.parametrize("bad", [empty(), raw(b"{}"), cut("a b c", 2)], ids=["empty", "no answer", "cut"])
