@@ -11,7 +11,7 @@ import time
 import weakref
 from typing import Any, BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence, TypeVar, Union
 
-from .backends import make_model
+from .backends import make_model, read_prices
 from .client import Client, RunOptions
 from .engine import Context, Conversation, Event, Node, Plan, Tree
 from .errors import CancellationError, ModelError, RLMError, TimeoutExceededError
@@ -143,21 +143,21 @@ class RLM:
             compaction_threshold=compaction_threshold_pct,
             tools=tools,
             sub_tools=tools if custom_sub_tools is None else read_tools(custom_sub_tools),
-            prices=dict((backend_kwargs or {}).get("prices") or {}),
+            prices=read_prices((backend_kwargs or {}).get("prices")),
             deltas=verbose,
         )
         self._usage = UsageCounter()
         self._lock = threading.Lock()
         self._running: "weakref.WeakSet[Running[RLMChatCompletion]]" = weakref.WeakSet()
         self._talk = Conversation()
-        self._client = ModelClient(ModelSettings())
+        self._client = ModelClient(ModelSettings(), self._plan.prices)
         self._service: Optional[Client] = None
         self._conversation_id: Optional[str] = None
         if service_url is not None:
             self._service = Client(service_url, service_api_key)
             self._options = RunOptions.of_rlm(self._plan, backend_kwargs, recursive_models, sampling_args, other_backends, custom_tools, custom_sub_tools)
             return
-        self._factory = _factory(repl_factory, given)
+        self._factory, self._own_factory = _factory(repl_factory, given), repl_factory is None
         self._finalizer = weakref.finalize(self, _drop, self._talk, self._factory.config.wasm_service_url, self._factory.config.api_key)
 
     # --- completions
@@ -215,6 +215,8 @@ class RLM:
             return
         _drop(self._talk, self._factory.config.wasm_service_url, self._factory.config.api_key)
         self._client.close()
+        if self._own_factory:
+            self._factory.transport.close()
 
     def __enter__(self: _R) -> _R:
         return self

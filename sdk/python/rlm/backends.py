@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
@@ -43,8 +44,8 @@ def make_model(
     """The model that a backend and its arguments mean.
 
     ``model_name`` (or ``model``; default LLM_MODEL, else gpt-5), ``base_url``, ``api_key``, ``timeout`` (seconds of one attempt), ``max_retries``
-    (attempts after the first), ``headers``, ``max_tokens`` (of a reply), ``sampling_args`` (members of the request). ValueError for a backend that is
-    not known, TypeError for an argument that is none."""
+    (attempts after the first), ``headers``, ``max_tokens`` (of a reply), ``sampling_args`` (members of the request), ``prices`` (see `read_prices`).
+    ValueError for a backend that is not known, TypeError for an argument that is none."""
     given = dict(kwargs or {})
     unknown = sorted(set(given) - _KNOWN)
     if unknown:
@@ -76,6 +77,16 @@ def make_model(
         timeout=None if timeout is None else float(timeout),
         attempts=None if retries is None else int(retries) + 1,
     )
+
+
+def read_prices(given: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
+    """Windows and prices of models, ``{name: {"window", "input", "cached_input", "output"}}`` (US dollars for a million tokens), beside and over
+    those of rlm/models.json: of the file that RLM_PRICES names, and `given`."""
+    path, found = os.environ.get("RLM_PRICES"), {}
+    if path:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    return {**found.get("models", found), **(given or {})}
 
 
 def _row(backend: str) -> _Backend:

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 from urllib.parse import urlsplit
 
 from .remote.errors import SidecarUnavailable
@@ -104,8 +104,10 @@ class _Failed(Exception):
 class ModelClient:
     """Asks models, from any number of threads. Connections are kept for each base URL."""
 
-    def __init__(self, settings: Optional[ModelSettings] = None) -> None:
+    def __init__(self, settings: Optional[ModelSettings] = None, prices: Optional[Mapping[str, Any]] = None) -> None:
+        """`prices`: rows beside and over those of rlm/models.json."""
         self.settings = settings or ModelSettings()
+        self.prices = dict(prices or {})
         self._lock = threading.Lock()
         self._transports: Dict[str, Transport] = {}
         self._places = threading.BoundedSemaphore(self.settings.concurrent)
@@ -142,7 +144,7 @@ class ModelClient:
                 backoff = self.settings.backoff * 2 ** (reply.attempts - 1) * random.uniform(0.8, 1.2)
                 scope.sleep(min(max(backoff, failed.pause), self.settings.backoff_max))
         reply.seconds = time.monotonic() - started
-        _complete(reply, model, messages)
+        _complete(reply, model, messages, self.prices)
         return reply
 
     def close(self) -> None:
@@ -436,7 +438,7 @@ def _quirk(lower: str) -> str:
     return "stream" if "to stream this model" in lower or (unsupported and "stream" in lower) else ""
 
 
-def _complete(reply: Reply, model: Model, messages: Sequence[Message]) -> None:
+def _complete(reply: Reply, model: Model, messages: Sequence[Message], prices: Mapping[str, Any]) -> None:
     """Usage that the service did not say, and its price."""
     usage = reply.usage
     answered = not reply.failure or reply.failure in ("empty", "cut", "refusal", "too_large")
@@ -445,7 +447,7 @@ def _complete(reply: Reply, model: Model, messages: Sequence[Message]) -> None:
         usage.output_tokens = estimate(reply.text)
         usage.estimated = True
     if usage.cost is None:
-        usage.cost = price(model.name, usage.input_tokens, usage.output_tokens, usage.cached_tokens)
+        usage.cost = price(model.name, usage.input_tokens, usage.output_tokens, usage.cached_tokens, prices)
 
 
 def estimate(text: str) -> int:
