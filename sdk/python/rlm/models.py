@@ -210,6 +210,7 @@ class ModelClient:
             raise _Failed("bad_answer", f"{host}: not an answer: {error}"[:_ERROR_TEXT]) from error
         finally:
             found.settle()
+        answer.finish()
         found.finish(host)
 
 

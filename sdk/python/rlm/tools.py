@@ -64,7 +64,7 @@ def read_tools(custom: Optional[Mapping[str, Any]]) -> Tools:
         if described and "code" in entry:
             compile(str(entry["code"]), f"<{name}>", "exec")
             tools.sources[name] = str(entry["code"])
-            tools.about[name] = _about(f"`{name}`", about)
+            tools.about[name] = _about(f"`{name}(...)`", about)
             continue
         value = entry["tool"] if described else entry
         if callable(value):
@@ -75,7 +75,7 @@ def read_tools(custom: Optional[Mapping[str, Any]]) -> Tools:
                 tools.variables[name] = json.loads(json.dumps(value, allow_nan=False))
             except (TypeError, ValueError) as error:
                 raise TypeError(f"custom tool {name!r} can neither be called nor sent as JSON: {error}") from None
-            tools.about[name] = _about(f"`{name}`", about or f"a variable ({type(value).__name__})")
+            tools.about[name] = _about(f"`{name}` ({type(tools.variables[name]).__name__})", about)
     return tools
 
 

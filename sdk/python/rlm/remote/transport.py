@@ -214,6 +214,19 @@ class Stream:
         """The rest of the body as JSON."""
         return _decode(self._response, self.read(limit))
 
+    def finish(self, patience: float = 1.0) -> None:
+        """Reads what little is left behind the last word that matters, so that the connection can be used again."""
+        left = 1 << 16
+        try:
+            if self._conn.sock is not None:
+                self._conn.sock.settimeout(patience)
+            for piece in self.pieces():
+                left -= len(piece)
+                if left < 0:
+                    return
+        except SidecarUnavailable:
+            pass  # then it is not used again
+
     def close(self) -> None:
         if not self._closed:
             self._closed = True
