@@ -20,6 +20,7 @@
 #define CALL_COUNT     100000u
 #define CALL_TIMEOUT_S 1000000u /* is cut to the sidecar's cap */
 #define SLACK_S        90.0 /* beyond its timeout, without a word of the sidecar and without a call that waits for us */
+#define INTERRUPT_S    30.0 /* the same after an interrupt: the sidecar ends what does not heed it */
 #define END_S          5.0 /* between the last event and the end of the answer */
 
 struct cm_sidecar_exec {
@@ -34,6 +35,7 @@ struct cm_sidecar_exec {
     struct cm_timer *timer;
     uint64_t patience_ns, heard_ns;
     int status;
+    bool interrupted; /* calls that wait are no reason any more to go on waiting */
     bool over; /* the caller hears nothing any more */
     bool reading; /* inside a callback of its fetch */
     bool dead; /* is freed when the reading returns */
@@ -100,10 +102,12 @@ static void on_silence(void *arg)
     struct cm_sidecar_exec *x = arg;
     uint64_t now = cm_clock_ns();
 
+    bool waits_for_us = x->calls_count > 0 && !x->interrupted;
+
     if (x->over) {
         dispose(x);
-    } else if (x->calls_count > 0 || now < x->heard_ns + x->patience_ns) {
-        uint64_t left = x->calls_count > 0 ? x->patience_ns : x->heard_ns + x->patience_ns - now;
+    } else if (waits_for_us || now < x->heard_ns + x->patience_ns) {
+        uint64_t left = waits_for_us ? x->patience_ns : x->heard_ns + x->patience_ns - now;
         cm_timer_start(x->timer, left / CM_NS_PER_MS + 1, 0);
     } else {
         cm_err_set(&x->err, CM_ERR_SIDECAR, "the sidecar says nothing of a running execution any more");
@@ -455,6 +459,10 @@ void cm_sidecar_interrupt(struct cm_sidecar_exec *x)
 
     if (!op)
         return;
+    x->interrupted = true;
+    x->heard_ns = cm_clock_ns();
+    x->patience_ns = (uint64_t)(INTERRUPT_S * (double)CM_NS_PER_S);
+    cm_timer_start(x->timer, (uint64_t)(INTERRUPT_S * 1000) + 1, 0);
     op->exec = x;
     op->attempts_max = 1000; /* while there is nothing to interrupt yet */
     op->type = "application/json";

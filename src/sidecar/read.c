@@ -54,7 +54,7 @@ int cm_sidecar_read_error(int status, char *body, size_t len, struct cm_err *err
 
     if (cm_json_object(body, len, m, CM_COUNT_OF(m), NULL) < 0 ||
         cm_sidecar_read_text(&m[0].value, &detail, &detail_len, NULL) < 0 ||
-        cm_sidecar_read_text(&m[1].value, &code, &code_len, NULL) < 0 || detail_len == 0)
+        cm_sidecar_read_text(&m[1].value, &code, &code_len, NULL) < 0 || !detail[0])
         return cm_err_set(err, CM_ERR_SIDECAR, "the sidecar answered with HTTP status %d", status);
     if (detail_len > CM_ERR_TEXT_MAX - 1)
         detail_len = CM_ERR_TEXT_MAX - 1;
