@@ -64,12 +64,17 @@ def _wire(texts):
     return sent
 
 
+def _reason(error):
+    """What whoever refused a call has said, without the name of the call."""
+    return getattr(error, 'text', None) or error
+
+
 def _query(name):
     def query(prompt, model=None):
         try:
             return _tool(name).run(prompt=_wire([_text(prompt)])[0], model=model)
         except Exception as error:
-            return f'Error: {error}'
+            return f'Error: {_reason(error)}'
     query.__name__ = query.__qualname__ = name
     return query
 
@@ -82,14 +87,17 @@ def _batch(name):
         try:
             return _tool(name).run(prompts=_wire(prompts), model=model)
         except Exception as error:
-            return [f'Error: {error}'] * len(prompts)
+            return [f'Error: {_reason(error)}'] * len(prompts)
     query.__name__ = query.__qualname__ = name
     return query
 
 
 def _custom(name):
     def call(*args, **kwargs):
-        return _tool('tool').run(name=name, args=list(args), kwargs=kwargs)
+        try:
+            return _tool('tool').run(name=name, args=list(args), kwargs=kwargs)
+        except RuntimeError as error:
+            raise RuntimeError(f'{name}: {_reason(error)}') from None
     call.__name__ = call.__qualname__ = name
     return call
 

@@ -56,7 +56,10 @@ def answer_call(block: "_Block", name: str, arguments: Dict[str, Any], scope: Sc
         called, args, kwargs = arguments.get("name"), arguments.get("args") or [], arguments.get("kwargs") or {}
         if called not in block.node.tools.functions or not isinstance(args, list) or not isinstance(kwargs, dict):
             raise ValueError(text("bad_call"))
-        return block.node.tools.call(str(called), args, kwargs)
+        try:
+            return block.node.tools.call(str(called), args, kwargs)
+        except Exception as error:
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
     model = arguments.get("model")
     model = model if isinstance(model, str) else None
     if short.endswith("_batched"):

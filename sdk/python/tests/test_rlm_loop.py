@@ -130,7 +130,7 @@ def test_custom_tools(sidecar):
     code = "try:\n    broken()\nexcept Exception as e:\n    why = str(e)\n" + answer("[look('a'), look('b'), later(4), limits['most'], twice(21), why]")
     with ModelServer(repl(code)) as models:
         found = make(sidecar, models, custom_tools=tools).completion("c", "q").response
-    assert json.loads(found) == [1, "none", 5, 3, 42, "nothing there"]
+    assert json.loads(found) == [1, "none", 5, 3, 42, "broken: LookupError: nothing there"]
     assert "Looks a key up." in models.requests[0].system and "What is allowed." in models.requests[0].system
 
 
