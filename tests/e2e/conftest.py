@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One sidecar per test module, with the module's SETTINGS; checked for leftovers when the module is done."""
+"""One sidecar per test module, with the module's SETTINGS; checked for leftovers when the module is done.
+
+Tests of RLM have `rlm`, once as the service and once as the library (rlm_support.py), and `models`, what both of them ask."""
 
 import pytest
 
+from model_server import KEY, ModelServer
+from rlm_support import DRIVERS
 from support import Sidecar
 
 
@@ -33,3 +37,43 @@ def session(sidecar):
 def shared(sidecar):
     """One session for all tests of a module that only look at values."""
     return sidecar.create()
+
+
+@pytest.fixture(scope="module")
+def rlm_models():
+    with ModelServer(None, key=KEY, strict=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=DRIVERS)
+def rlm_driver(request, rlm_models, tmp_path_factory):
+    """A driver with a sidecar. A module may set OWN_SIDECAR (it kills it, or fills it) and ANTHROPIC."""
+    module = request.module
+    own = getattr(module, "OWN_SIDECAR", False)
+    sidecar = Sidecar({"MAX_SESSIONS": "6"} if own else {})
+    driver = None
+    try:
+        folder = tmp_path_factory.mktemp("trajectories")
+        driver = DRIVERS[request.param](rlm_models, sidecar, folder, getattr(module, "ANTHROPIC", False))
+        yield driver
+        status = driver.close()
+        assert status in (None, 0), f"the service ended with {status}"
+        driver.sidecar.check_clean()
+    finally:
+        if driver:
+            driver.close()
+            sidecar = driver.sidecar  # a test may have killed the first one
+        sidecar.stop()
+
+
+@pytest.fixture
+def models(rlm_models):
+    rlm_models.reset(None)
+    yield rlm_models
+    rlm_models.check()
+
+
+@pytest.fixture
+def rlm(rlm_driver, models):
+    yield rlm_driver
+    rlm_driver.check_after()

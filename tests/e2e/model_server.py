@@ -248,8 +248,15 @@ class Request:
 
     @property
     def is_loop(self):
-        """A turn of a run, rather than a plain question: it has been told what its session offers."""
-        return "```repl" in self.system
+        """A turn of a run, rather than a plain question."""
+        return any(role == "user" and re.search(r"\bTurn \d+/\d+", text) for role, text in self.messages)
+
+    @property
+    def output(self):
+        """All that the model was told since it spoke last: what its code printed, and the turn's line."""
+        messages = self.messages
+        said = [index for index, (role, _) in enumerate(messages) if role == "assistant"]
+        return "\n".join(text for _, text in messages[said[-1] + 1 :]) if said else ""
 
     def __repr__(self):
         return f"<{self.number}: {self.model} turn {self.turn} {self.last[-60:]!r}>"
@@ -281,8 +288,8 @@ def check_messages(messages, roles):
         yield f"a system message follows others: {said}"
     if said[-1] != "user":
         yield f"the newest message is of the {said[-1]}"
-    if any(pair == ("assistant", "assistant") for pair in zip(said, said[1:])):
-        yield "the assistant speaks twice without an answer between"
+    if any(one == other != "system" for one, other in zip(said, said[1:])):
+        yield f"user and assistant do not take turns, as some models insist: {said}"
 
 
 def check_openai(body):
@@ -624,6 +631,14 @@ class ModelServer:
 
         self._call(end())
 
+    def reset(self, script):
+        """For the next test: another script, nothing has come."""
+        self.vanish()
+        self.requests, self.looks, self.violations = [], [], []
+        self.in_flight = self.most_in_flight = 0
+        self.script, self._gates = script, {}
+        self.listen()
+
     def check(self):
         assert not self.violations, "what came is not what a model service takes:\n  " + "\n  ".join(self.violations[:10])
 
@@ -702,12 +717,6 @@ class ModelServer:
 # --- a model that greps
 
 
-def latest_output(request):
-    """What the newest block printed, as the loop has told it: everything behind the last thing that the model said."""
-    said = [index for index, (role, _) in enumerate(request.messages) if role == "assistant"]
-    return "\n".join(text for _, text in request.messages[said[-1] + 1 :]) if said else ""
-
-
 def grep_model(request):
     """Looks at the context, searches it for what stands in quotation marks in the question, and answers with the number that
     it finds there. A question that is no turn of a run is answered with the number in it."""
@@ -725,7 +734,7 @@ def grep_model(request):
             "    print('HIT', hit.start(), repr(text[max(0, hit.start() - 80):hit.end() + 80]))"
         )
         return repl(code)
-    hit = re.search(re.escape(asked[0]) + r"\D{0,20}(\d{3,})", latest_output(request), re.IGNORECASE)
+    hit = re.search(re.escape(asked[0]) + r"\D{0,20}(\d{3,})", request.output, re.IGNORECASE)
     return repl(answer(repr(hit.group(1) if hit else "not found")))
 
 

@@ -195,8 +195,8 @@ class Background:
 class Sidecar:
     """A `codemode serve` of our own on a free port of the loopback."""
 
-    def __init__(self, settings=None, launcher=(), verify=None, cert=None):
-        """`verify` and `cert` as of requests, for one that speaks TLS."""
+    def __init__(self, settings=None, launcher=(), verify=None, cert=None, port=0):
+        """`verify` and `cert` as of requests, for one that speaks TLS. `port` 0: any free one."""
         assert CODEMODE.exists(), f"{CODEMODE} is missing: build first, or name the folder in CODEMODE_BUILD"
         self.port = None
         self.verify, self.cert = verify, cert
@@ -207,7 +207,7 @@ class Sidecar:
         # it a line that comes while we read lands in the middle.
         fcntl.fcntl(self._log, fcntl.F_SETFL, fcntl.fcntl(self._log, fcntl.F_GETFL) | os.O_APPEND)
         self.process = subprocess.Popen(
-            [*launcher, str(CODEMODE), "serve", "--port", "0"],
+            [*launcher, str(CODEMODE), "serve", "--port", str(port)],
             env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=self._log,

@@ -149,9 +149,9 @@ def test_by_itself(tmp_path):
             process.terminate()
 
 
-def test_the_model_that_greps_needs_what_the_loop_tells_it():
-    system = {"role": "system", "content": "write ```repl blocks"}
-    asked = {"role": "user", "content": 'What is "the magic number"?'}
+def test_the_model_that_greps_needs_what_it_is_told():
+    system = {"role": "system", "content": "write blocks"}
+    asked = {"role": "user", "content": 'What is "the magic number"? Turn 1/9'}
     with ModelServer(grep_model) as models:
         said = []
         for newest in (asked, USER, {"role": "user", "content": "HIT 5 'the magic number is 48213, yes'"}):
