@@ -22,7 +22,7 @@ class HttpStage(Stage):
     """Hostile clients: everything that waits for a client is short here."""
 
     def __init__(self):
-        super().__init__({**LIMITS, "MAX_BODY": "4Mi", "IDLE_TIMEOUT": "2", "HEAD_TIMEOUT": "3", "BODY_TIMEOUT": "1.5", "MAX_CONNECTIONS": "300", "QUEUE_MAX": "16"})
+        super().__init__({**LIMITS, "MAX_BODY": "4Mi", "IDLE_TIMEOUT": "2", "HEAD_TIMEOUT": "3", "BODY_TIMEOUT": "1.5", "MAX_CONNECTIONS": "300", "QUEUE_MAX": "16", "STORED_OUTPUT": "1Mi"})
 
 
 class NativeStage(Stage):

@@ -25,13 +25,13 @@ const char *cm_api_session(const struct cm_request *rq)
 /* A session that was made with another key is none at all. Deleting one that there is not is no error. */
 static int admit(struct cm_request *rq, struct cm_err *err)
 {
-    const struct cm_http_route *route = cm_request_route(rq);
+    void (*handle)(struct cm_request *) = cm_request_route(rq)->handle;
     const char *id = cm_api_session(rq);
+    int rc = 0;
 
-    if (!id[0] || route->handle == cm_api_delete_session)
-        return 0;
-    int rc = cm_sessions_check_owner(api_of(rq)->config.sessions, id, cm_key_name(cm_request_key(rq)), err);
-    return rc || route->handle != cm_api_put_variable ? rc : cm_api_admit_variable(rq, err);
+    if (id[0] && handle != cm_api_delete_session)
+        rc = cm_sessions_check_owner(api_of(rq)->config.sessions, id, cm_key_name(cm_request_key(rq)), err);
+    return rc || handle != cm_api_put_variable ? rc : cm_api_admit_variable(rq, err);
 }
 
 void cm_api_reload(struct cm_api *a)
