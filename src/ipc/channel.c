@@ -368,13 +368,15 @@ static bool is_gone(ssize_t n)
 static ssize_t send_chunk(struct cm_channel *ch, const struct chunk *c)
 {
     uint8_t piece[READ_SIZE];
-    struct iovec iov = {(void *)(c->data + c->off), c->len - c->off};
+    struct iovec iov = {piece, c->len - c->off};
 
-    if (c->file >= 0) {
+    if (c->file < 0) {
+        iov.iov_base = (void *)(c->data + c->off);
+    } else {
         ssize_t n = pread(c->file, piece, iov.iov_len < sizeof piece ? iov.iov_len : sizeof piece, (off_t)c->off);
         if (n <= 0)
             return n < 0 ? -errno : -EIO;
-        iov = (struct iovec){piece, (size_t)n};
+        iov.iov_len = (size_t)n;
     }
     return send_some(ch, &iov, 1, c->fd);
 }

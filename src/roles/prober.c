@@ -7,6 +7,9 @@
  * codemode-prober only. Started under the name codemode-prober-loose it leaves the jail away, to send what the jail
  * would not let out.
  *
+ * The value of a variable is such a script as well, but of one that is called `early`, which is answered before it is read,
+ * or `stuck`, which never is.
+ *
  * One command per line. A number may be written as @N, the address N bytes into the scratch memory, or `id`, the
  * running execution's.
  *
@@ -302,22 +305,45 @@ static int answer(struct cm_err *err)
     return cm_ipc_write(FD, &m, err);
 }
 
+static int read_fields(const struct cm_ipc_header *h, struct cm_ipc_fields *ret, struct cm_err *err)
+{
+    if (h->len > sizeof payload)
+        return cm_err_set(err, CM_ERR_TOO_LARGE, "a script of %u bytes", h->len);
+    int rc = cm_ipc_read_payload(FD, payload, h->len, err);
+    return rc ? rc : cm_ipc_fields_get(payload, h->len, ret, err);
+}
+
+/* The value of a variable is a script, too, but for some names. */
+static int read_value(struct cm_ipc_fields *f, struct cm_err *err)
+{
+    struct cm_ipc_header content;
+    size_t len;
+    const char *name = cm_ipc_get_bytes(f, CM_FIELD_NAME, &len);
+    bool early = len == 5 && !memcmp(name, "early", 5);
+    if (len == 5 && !memcmp(name, "stuck", 5))
+        obey("spin", NULL);
+    if (early && answer(err))
+        return err->code;
+    if (cm_ipc_read_header(FD, CM_IPC_GATEWAY, CM_IPC_WORKER, &content, err) <= 0)
+        leave(0);
+    int rc = read_fields(&content, f, err);
+    return early && !rc ? cm_err_set(err, CM_ERR_PROTOCOL, "answered before") : rc;
+}
+
 static int execute(const struct cm_ipc_header *h, struct cm_err *err)
 {
     struct cm_ipc_fields fields;
     size_t len;
-    if (h->len > sizeof payload)
-        return cm_err_set(err, CM_ERR_TOO_LARGE, "a script of %u bytes", h->len);
-    int rc = cm_ipc_read_payload(FD, payload, h->len, err);
-    if (!rc)
-        rc = cm_ipc_fields_get(payload, h->len, &fields, err);
-    if (rc)
-        return rc;
-    const char *code = cm_ipc_get_bytes(&fields, CM_FIELD_CODE, &len);
-    static char script[SCRIPT_MAX];
-    memcpy(script, code, len < sizeof script ? len : sizeof script - 1);
     id = h->id;
     result_len = 0;
+    int rc = read_fields(h, &fields, err);
+    if (!rc && h->type == CM_MSG_LOAD)
+        rc = read_value(&fields, err);
+    if (rc)
+        return rc;
+    const char *code = cm_ipc_get_bytes(&fields, h->type == CM_MSG_LOAD ? CM_FIELD_DATA : CM_FIELD_CODE, &len);
+    static char script[SCRIPT_MAX];
+    memcpy(script, code, len < sizeof script ? len : sizeof script - 1);
     silent = false;
     run_script(script);
     memset(script, 0, len);

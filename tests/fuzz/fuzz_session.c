@@ -8,6 +8,8 @@
  * Input: pairs of bytes, a step and its detail; some steps take bytes of their own. */
 #include "fuzz.h"
 
+#include <sys/mman.h>
+
 #include "base/clock.h"
 #include "base/utf8.h"
 #include "model_json.h"
@@ -179,6 +181,17 @@ static void on_done(void *arg, const struct cm_exec_result *res, const struct cm
     CHECK(res->state != CM_STATE_LOST || !res->success);
 }
 
+/* What a worker says of its variable is a word or nothing, and its number anything. */
+static void on_put(void *arg, const struct cm_put_result *res, const struct cm_err *err)
+{
+    struct asked *a = arg;
+
+    CHECK(!a->done && !a->abandoned && !a->called && !has_calls(a));
+    a->done = true;
+    CHECK(res ? !err && strlen(res->type) < 64 && cm_utf8_valid(res->type, strlen(res->type))
+              : err && err->code < 0 && cm_utf8_valid(err->text, strlen(err->text)));
+}
+
 static void on_created(void *arg, const char *id, const struct cm_err *err)
 {
     struct created *c = arg;
@@ -219,6 +232,34 @@ static void ask(const char *id, uint8_t detail)
                                   .tools_len = detail & 64 ? 12 : 0};
     asked_count++;
     int rc = cm_sessions_execute(m, id, &req, detail & 64 ? &with_output : &without_output, a, &a->exec, &err);
+    CHECK(rc == 0 ? !a->done && strncmp(cm_exec_id(a->exec), "exec-", 5) == 0 : err.code == rc && err.text[0]);
+    if (rc < 0)
+        asked_count--;
+    else
+        snprintf(a->id, sizeof a->id, "%s", cm_exec_id(a->exec));
+}
+
+/* A variable with the name that code would have. */
+static void put(const char *id, uint8_t detail)
+{
+    static uint8_t value[3000];
+    struct asked *a = &asked[asked_count];
+    struct cm_err err = {0};
+    char name[16];
+
+    if (asked_count == ASKED_MAX)
+        return;
+    *a = (struct asked){.worker = -1};
+    int n = snprintf(name, sizeof name, detail & 64 ? "1" : "e%u", asked_count);
+    struct cm_put_request r = {.name = name,
+                               .name_len = (size_t)n,
+                               .kind = (enum cm_put_kind)(detail & 3) % 3,
+                               .fd = memfd_create("value", MFD_CLOEXEC),
+                               .length = detail & 32 ? sizeof value : detail & 16};
+    CHECK(r.fd >= 0 && write(r.fd, value, r.length) == (ssize_t)r.length);
+    r.length += detail == 255; /* a file that is too short */
+    asked_count++;
+    int rc = cm_sessions_put(m, id, &r, on_put, a, &a->exec, &err);
     CHECK(rc == 0 ? !a->done && strncmp(cm_exec_id(a->exec), "exec-", 5) == 0 : err.code == rc && err.text[0]);
     if (rc < 0)
         asked_count--;
@@ -313,7 +354,10 @@ static void client_step(uint8_t what, uint8_t detail)
         break;
     case 2:
     case 3:
-        ask(session_id(detail), detail);
+        if (what & 8)
+            put(session_id(detail), detail);
+        else
+            ask(session_id(detail), detail);
         break;
     case 4:
         ask(NULL, detail);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -351,6 +352,19 @@ static void send_raw(int to, uint8_t detail, struct fuzz_in *in)
         (void)send(to, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+/* The file of a CONTENT follows its head in a later turn. */
+static bool is_whole(int from, enum cm_ipc_role self)
+{
+    uint8_t head[CM_IPC_HEADER_SIZE];
+    struct cm_ipc_header h;
+    int waiting = 0;
+
+    if (recv(from, head, sizeof head, MSG_PEEK | MSG_DONTWAIT) != (ssize_t)sizeof head)
+        return false;
+    CHECK(cm_ipc_header_get(head, CM_IPC_GATEWAY, self, &h, NULL) == 0 && ioctl(from, FIONREAD, &waiting) == 0);
+    return (size_t)waiting >= sizeof head + h.len;
+}
+
 /* Reads one frame. The first descriptor is handed out, further ones are closed. False when there is none. */
 static bool receive_frame(int from, struct cm_ipc_header *ret, enum cm_ipc_role self, uint8_t *payload, size_t size,
                           int *ret_fd)
@@ -364,7 +378,8 @@ static bool receive_frame(int from, struct cm_ipc_header *ret, enum cm_ipc_role 
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
 
     *ret_fd = -1;
-    if (from < 0 || recvmsg(from, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != (ssize_t)sizeof head)
+    if (from < 0 || !is_whole(from, self) ||
+        recvmsg(from, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != (ssize_t)sizeof head)
         return false;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c))
         for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
@@ -413,11 +428,11 @@ static void read_worker(int index)
             continue;
         if (h.type == CM_MSG_ANSWER)
             read_answer(index, &h, &f);
-        if (h.type != CM_MSG_EXECUTE)
+        if (h.type != CM_MSG_EXECUTE && h.type != CM_MSG_LOAD)
             continue;
         w->seq = h.id;
         w->calls = 0;
-        const char *code = cm_ipc_get_bytes(&f, CM_FIELD_CODE, &len);
+        const char *code = cm_ipc_get_bytes(&f, h.type == CM_MSG_LOAD ? CM_FIELD_NAME : CM_FIELD_CODE, &len);
         stage_code_was_read(index, code, len);
     }
 }

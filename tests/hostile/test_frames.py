@@ -97,6 +97,51 @@ def test_violations(stage, name):
     session.delete()
 
 
+def put(stage, session, name, value):
+    return stage.server.request("PUT", f"{session.path}/variables/{name}", data=value, headers={"Content-Type": "text/plain"})
+
+
+@pytest.mark.parametrize("name", list(VIOLATIONS))
+def test_violations_while_a_variable_comes(stage, name):
+    before = stage.server.metrics()
+    session = stage.server.create()
+    session.ok("load @0")
+    answer = put(stage, session, "x", VIOLATIONS[name].replace(" -", " ").encode())
+    if not VIOLATIONS[name].endswith("end") or answer.status_code != 200:
+        assert answer.status_code == 409 and answer.json()["code"] == "state_rolled_back", answer.text
+    stage.counted(before, {f'codemode_worker_deaths_total{{cause="{PROTOCOL}"}}': 1})
+    session.post("load @0")  # where the answer was there before its save, this one hears of it
+    session.ok("load @0")
+    session.delete()
+
+
+#: A call of a tool, which no variable makes; results that say nothing, or nonsense; ends before the value was read.
+LOADS = {
+    "a call": ("x", f"frame 37 id {GOOD_CALL}\nsilence", {409}),
+    "no name of a type": ("x", "frame 34 id 0c010000000110020000007b7d\nend", {200}),
+    "a type that is no text": ("x", "frame 34 id 0c01000000010d04000000fffe203110020000007b7d\nend", {200}),
+    "a length that is none": ("x", f"frame 34 id 0c01000000010d19000000{b'str -99999999999999999999x'.hex()[:50]}10020000007b7d\nend", {200}),
+    "a failure without a reason": ("x", "frame 34 id 0c010000000010020000007b7d\nend", {422}),
+    "silence": ("x", "silence", {504}),
+    "death": ("x", "call 231 0", {409}),
+    "answered before it was read": ("early", "x" * 3_000_000, {200}),
+    "never read": ("stuck", "x" * 3_000_000, {504}),
+}
+
+
+@pytest.mark.parametrize("name", list(LOADS))
+def test_a_worker_that_is_given_a_variable(stage, name):
+    session = stage.server.create()
+    session.ok("load @0")
+    variable, value, statuses = LOADS[name]
+    answer = put(stage, session, variable, value.encode())
+    assert answer.status_code in statuses, answer.text
+    assert len(answer.text) < 2000 and isinstance(answer.json(), dict)
+    session.post("load @0")  # where it had to be ended after its answer, this is the one that hears of it
+    assert session.ok("load @0")["success"]
+    session.delete()
+
+
 #: Legal frames in illegal measure.
 FLOODS = {
     "output": "flood 33 id 200000 2000",
