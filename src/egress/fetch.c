@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "egress/internal.h"
 
+#define COPY_MAX (60u << 10) /* of bodies; curl sends up to 64 KiB with the head */
 #define HEAD_MAX (128u << 10) /* bytes of an answer's head, with what came before it */
 
 /* What curl asks */
@@ -191,6 +192,20 @@ static int set_headers(struct cm_fetch *f, const char *const *lines, struct cm_e
     return rc;
 }
 
+/* A small body is copied, and goes out in one piece with the head: else the other side wakes up twice. */
+static bool set_body(struct cm_fetch *f)
+{
+    curl_easy_setopt(f->easy, CURLOPT_POST, 1L);
+    curl_easy_setopt(f->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)f->body_len);
+    if (f->body_fd < 0 && f->body_len <= COPY_MAX)
+        return curl_easy_setopt(f->easy, CURLOPT_COPYPOSTFIELDS, f->body ? f->body : "") == CURLE_OK;
+    curl_easy_setopt(f->easy, CURLOPT_READFUNCTION, on_read);
+    curl_easy_setopt(f->easy, CURLOPT_READDATA, f);
+    curl_easy_setopt(f->easy, CURLOPT_SEEKFUNCTION, on_seek);
+    curl_easy_setopt(f->easy, CURLOPT_SEEKDATA, f);
+    return true;
+}
+
 static int set_method(struct cm_fetch *f, const struct cm_fetch_request *req, struct cm_err *err)
 {
     const char *method = req->method;
@@ -202,16 +217,8 @@ static int set_method(struct cm_fetch *f, const struct cm_fetch_request *req, st
     f->body_fd = req->body ? -1 : req->body_fd;
     f->body_offset = req->body_offset;
     f->body_len = req->body ? req->body_len : has_body ? req->body_fd_len : 0;
-    if (has_body || strcmp(method, "POST") == 0 || strcmp(method, "PUT") == 0) {
-        if (!has_body)
-            f->body = "";
-        curl_easy_setopt(f->easy, CURLOPT_POST, 1L);
-        curl_easy_setopt(f->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)f->body_len);
-        curl_easy_setopt(f->easy, CURLOPT_READFUNCTION, on_read);
-        curl_easy_setopt(f->easy, CURLOPT_READDATA, f);
-        curl_easy_setopt(f->easy, CURLOPT_SEEKFUNCTION, on_seek);
-        curl_easy_setopt(f->easy, CURLOPT_SEEKDATA, f);
-    }
+    if ((has_body || strcmp(method, "POST") == 0 || strcmp(method, "PUT") == 0) && !set_body(f))
+        return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a request");
     if (strcmp(method, "HEAD") == 0)
         curl_easy_setopt(f->easy, CURLOPT_NOBODY, 1L);
     return curl_easy_setopt(f->easy, CURLOPT_CUSTOMREQUEST, method) == CURLE_OK
