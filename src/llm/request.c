@@ -94,20 +94,17 @@ static int put_openai(struct cm_buf *to, const struct cm_llm_message *messages, 
 
 static int put_system(struct cm_buf *to, const struct cm_llm_message *messages, size_t count)
 {
+    cm_autobuf struct cm_buf whole;
     int rc = 0;
-    bool first = true;
 
-    for (size_t i = 0; rc == 0 && i < count; i++) {
-        if (messages[i].role != CM_LLM_SYSTEM || messages[i].len == 0)
-            continue;
-        rc = cm_buf_puts(to, first ? ",\"system\":[{\"type\":\"text\",\"text\":" : ",{\"type\":\"text\",\"text\":");
-        if (rc == 0)
-            rc = put_text(to, messages[i].text, messages[i].len);
-        if (rc == 0)
-            rc = cm_buf_puts(to, "}");
-        first = false;
-    }
-    return rc < 0 || first ? rc : cm_buf_puts(to, "]");
+    cm_buf_init(&whole, to->max);
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        if (messages[i].role == CM_LLM_SYSTEM && messages[i].len > 0 &&
+            (rc = cm_buf_puts(&whole, whole.len > 0 ? "\n\n" : "")) == 0)
+            rc = cm_buf_append(&whole, messages[i].text, messages[i].len);
+    if (rc == 0 && whole.len > 0 && (rc = cm_buf_puts(to, ",\"system\":")) == 0)
+        rc = put_text(to, cm_buf_data(&whole), whole.len);
+    return rc;
 }
 
 /* Anthropic takes no empty text, and wants something that is not the system's. */

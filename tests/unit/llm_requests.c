@@ -72,8 +72,7 @@ static void requests_of_anthropic(void **state)
 
     (void)state;
     writes(&m, 0, 6, 0,
-           "{\"model\":\"claude-x\",\"system\":[{\"type\":\"text\",\"text\":\"Be "
-           "\\\"kind\\\".\"},{\"type\":\"text\",\"text\":\"Be short.\"}],"
+           "{\"model\":\"claude-x\",\"system\":\"Be \\\"kind\\\".\\n\\nBe short.\","
            "\"messages\":[{\"role\":\"user\",\"content\":\"Hi\xef\xbf\xbd\"},{\"role\":\"assistant\",\"content\":\"Yes?"
            "\"},{\"role\":\"user\",\"content\":\"Why\\n\"}],"
            "\"max_tokens\":32768,\"stream\":true}");
