@@ -118,12 +118,11 @@ static int put_tools(const struct cm_node *n, struct cm_buf *to)
     struct lines l = {&text, 0};
     struct cm_json_value value;
 
+    cm_buf_init(&text, TOOLS_SHOWN_MAX);
     if (!n->tools)
         return 0;
-    cm_buf_init(&text, TOOLS_SHOWN_MAX);
     if (!json || cm_json_check(json, strlen(json), &value, NULL) < 0)
         return CM_ERR_NO_MEMORY;
-    value.raw = json + (value.raw - json);
     cm_json_members(&value, put_tool, &l);
     if (l.rc < 0 || text.len == 0)
         return l.rc;

@@ -352,10 +352,12 @@ static int begin(struct cm_rlm_run *run, const struct cm_rlm_request *req, struc
     int rc;
 
     memcpy(run->id, "run-", 4);
-    if ((rc = cm_random_hex(run->id + 4, 16, err)) < 0 || (rc = start_clock(run, err)) < 0)
+    if ((rc = cm_random_hex(run->id + 4, 16, err)) < 0)
         return rc;
     if (copy_request(run, req) < 0)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a run");
+    if ((rc = start_clock(run, err)) < 0)
+        return rc;
     run->root = cm_node_new(run, NULL, 0, err);
     if (!run->root)
         return CM_ERR_NO_MEMORY;
