@@ -95,6 +95,7 @@ static void keep_result(struct cm_node *n, const struct cm_sidecar_result *res)
     keep(n, CM_BLOCK_ERROR, res->error, res->error_len);
     n->failed |= !res->success;
     n->code_s = res->seconds;
+    n->code_ns += (uint64_t)(res->seconds * 1e9);
     if (strcmp(res->state, "rolled_back") == 0)
         keep_text(n, CM_TEXT_ROLLED_BACK, reason);
     else if (n->timed_out)
@@ -257,7 +258,6 @@ static void on_done(void *arg, const struct cm_sidecar_result *res, const struct
     n->exec = NULL;
     n->clock_since_ns = 0;
     cm_timer_stop(n->clock);
-    n->code_ns += cm_clock_ns() - n->exec_ns;
     if (cm_node_over(n))
         return;
     cm_subcalls_drop_all(n);
@@ -296,7 +296,6 @@ void cm_execute(struct cm_node *n, const char *code, size_t len)
     };
     struct cm_err err = {0};
 
-    n->exec_ns = cm_clock_ns();
     if (cm_sidecar_execute(n->run->rlm->sidecar, n->session, &c, &ops, n, &n->exec, &err) < 0) {
         n->exec = NULL;
         cm_node_fail_sidecar(n, "code could not be sent", &err);

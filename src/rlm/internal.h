@@ -175,7 +175,7 @@ struct cm_node {
     bool last; /* its text is the answer */
     char *final;
     size_t final_len;
-    uint64_t turn_ns, model_ns, code_ns, ask_ns;
+    uint64_t turn_ns, model_ns, code_ns, ask_ns; /* of code: its own time, without that of questions around it */
     struct cm_llm_usage turn_usage;
     struct cm_buf blocks[CM_RECORDS]; /* JSON of code_blocks */
 
@@ -191,7 +191,6 @@ struct cm_node {
     uint64_t block_calls, streamed, said_output;
     struct cm_timer *clock; /* of the code's own time */
     uint64_t clock_left_ns, clock_since_ns; /* since 0: it stands */
-    uint64_t exec_ns; /* beginning of what runs */
     bool timed_out, reverted;
 
     struct cm_usage usage; /* with that of all nodes below */
