@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import pathlib
 import threading
@@ -27,6 +28,7 @@ from .scope import Scope
 from .service import complete_by_service
 from .tools import read_tools
 
+_log = logging.getLogger(__name__)
 _R = TypeVar("_R", bound="RLM")
 
 Prompt = Union[str, List[Any], Dict[str, Any], "os.PathLike[str]"]
@@ -205,7 +207,7 @@ class RLM:
         for running in list(self._running):
             try:
                 running.result()
-            except (RLMError, ValueError, TypeError):
+            except Exception:
                 pass  # it is told to whoever waits for the completion
         if self._service is not None:
             if self._conversation_id is not None:
@@ -299,17 +301,28 @@ class RLM:
         view = LiveView() if self.verbose else None
         start, complete, turn, turned = self._callbacks
         depths: Dict[int, int] = {}
+        calls: Dict[int, Event] = {}
 
         def listen(event: Event) -> None:
+            try:
+                tell(event)
+            except Exception:  # who listens must not end the run
+                _log.exception("a callback, or the live view, has failed")
+
+        def tell(event: Event) -> None:
             kind = event["type"]
             if kind == "metadata":
                 depths[event["node"]] = event["depth"]
             if view is not None:
                 view(event)
-            if kind == "subcall_start" and start is not None:
-                start(event["depth"], event["model"], event["prompt_preview"])
-            elif kind == "subcall_complete" and complete is not None:
-                complete(event["depth"], event["model"], event["duration"], event["error"])
+            if kind == "subcall_start":
+                calls[event["call"]] = event
+                if start is not None:
+                    start(event["depth"], event["model"], event["prompt_preview"])
+            elif kind == "subcall_complete":
+                begun = calls.pop(event["call"])
+                if complete is not None:
+                    complete(begun["depth"], begun["model"], event["duration"], event["error"])
             elif kind == "turn" and turn is not None:
                 turn(depths.get(event["node"], 0), event["iteration"])
             elif kind == "iteration" and turned is not None:

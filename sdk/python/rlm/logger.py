@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 import os
 import pathlib
 import threading
 import uuid
 from typing import Any, Dict, List, Mapping, Optional, Union
+
+_log = logging.getLogger(__name__)
 
 #: Characters of one text in a file; a longer one is cut in its middle.
 TEXT_MAX = 200_000
@@ -84,8 +87,11 @@ class RunLog:
         if self.path is None:
             return
         line = json.dumps(_shortened(entry), ensure_ascii=False, default=str)
-        with open(self.path, "a", encoding="utf-8", errors="replace") as file:
-            file.write(line + "\n")
+        try:
+            with open(self.path, "a", encoding="utf-8", errors="replace") as file:
+                file.write(line + "\n")
+        except OSError as error:  # a full disk must not end a run
+            _log.warning("the trajectory %s misses a line: %s", self.path, error)
 
 
 def _without_keys(value: Any) -> Any:

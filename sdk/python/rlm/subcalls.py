@@ -190,8 +190,6 @@ def _query(block: "_Block", recursive: bool, prompt: str, name: Optional[str], s
             node.number,
             iteration=node.iteration,
             call=call,
-            depth=node.depth + 1,
-            model=model.name,
             duration=done.execution_time,
             error=done.error,
             input_tokens=used.total_input_tokens,
