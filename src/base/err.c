@@ -22,6 +22,14 @@ const struct cm_err_info *cm_err_info(int code)
     return &table[0]; /* CM_ERR_SYSTEM is the first row */
 }
 
+int cm_err_code_of(const char *short_name)
+{
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if (strcmp(table[i].short_name, short_name) == 0)
+            return table[i].code;
+    return CM_ERR_SYSTEM;
+}
+
 int cm_err_set(struct cm_err *err, int code, const char *format, ...)
 {
     va_list ap;

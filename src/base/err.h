@@ -33,6 +33,8 @@ struct cm_err_info {
     const char *remediation;
 };
 const struct cm_err_info *cm_err_info(int code);
+/* The code of a short name, as an error body has it; CM_ERR_SYSTEM for none of ours. */
+int cm_err_code_of(const char *short_name);
 
 /* Fill *err (which may be NULL) and return the code, so that `return cm_err_set(...)` reads well. */
 int cm_err_set(struct cm_err *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -43,8 +43,8 @@ const struct cm_asset *cm_asset_find(const char *name)
 static int told(const char *path, int errnum)
 {
     if (errnum == EEXIST)
-        return cm_cli_error(CM_EXIT_FAILED, "%s is there already; --force overwrites it", path);
-    return cm_cli_error(CM_EXIT_FAILED, "%s: %s", path, strerror(errnum));
+        return cm_args_error(CM_EXIT_FAILED, "%s is there already; --force overwrites it", path);
+    return cm_args_error(CM_EXIT_FAILED, "%s: %s", path, strerror(errnum));
 }
 
 /* A file that is replaced is written under another name first: whoever reads it sees the old one or the new one. */

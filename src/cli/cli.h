@@ -5,22 +5,11 @@
 
 #include <stdbool.h>
 
+#include "args/args.h"
 #include "base/err.h"
 #include "cli/backend.h"
 
-enum cm_exit {
-    CM_EXIT_OK = 0,
-    CM_EXIT_RAISED = 1,        /* the code ended with an exception */
-    CM_EXIT_UNFIT = 1,         /* doctor: the server would not start */
-    CM_EXIT_FAILED = 1,        /* docker, validate, ...: the thing itself did not work or is not right */
-    CM_EXIT_USAGE = 2,         /* wrong arguments, or a file that cannot be read */
-    CM_EXIT_UNAVAILABLE = 3,   /* no sidecar, sandbox or session to run in */
-    CM_EXIT_TIMEOUT = 124,     /* like timeout(1) */
-    CM_EXIT_INTERRUPTED = 130, /* Ctrl-C */
-};
-
 /* The functions that tables/verbs.def names. */
-struct cm_args;
 #define CM_VERB(words, function, operands, most, brief, more)   int function(const struct cm_args *args);
 #define CM_VERB_RAW(words, function, operands, settings, brief) int function(int argc, char **argv);
 #define CM_FLAG(words, letter, name, value, kind, def, help)
@@ -39,8 +28,6 @@ struct cm_cli_options {
 };
 /* CM_EXIT_OK, or CM_EXIT_USAGE after an error message. `with_code` also takes -c CODE and FILE. */
 int cm_cli_options(int argc, char **argv, bool with_code, struct cm_cli_options *ret);
-/* "codemode: <text>" on stderr; returns `exit_code`. */
-int cm_cli_error(int exit_code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Shows what came of a run; returns its exit code and empties the outcome. */
 int cm_cli_show(struct cm_outcome *o);
 extern const char cm_cli_exit_help[];

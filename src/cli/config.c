@@ -5,7 +5,6 @@
 
 #include "cli/assets.h"
 #include "cli/cli.h"
-#include "cli/verbs.h"
 #include "conf/conf.h"
 #include "conf/files.h"
 
@@ -15,7 +14,7 @@ static int kind_of(const char *word)
     enum cm_file_kind kind = word ? cm_conf_file_kind_of(word) : CM_FILE_ANY;
 
     if (word && kind == CM_FILE_ANY) {
-        cm_cli_error(CM_EXIT_USAGE, "\"%s\" is not one of sidecar, client, unified", word);
+        cm_args_error(CM_EXIT_USAGE, "\"%s\" is not one of sidecar, client, unified", word);
         return -1;
     }
     return kind;
@@ -67,8 +66,8 @@ int cm_cli_validate(const struct cm_args *args)
     }
     bool bad = report.error_count > 0;
     if (bad)
-        cm_cli_error(CM_EXIT_FAILED, "%s has %u problem%s", path, report.error_count,
-                     report.error_count == 1 ? "" : "s");
+        cm_args_error(CM_EXIT_FAILED, "%s has %u problem%s", path, report.error_count,
+                      report.error_count == 1 ? "" : "s");
     else
         say_valid(path, &file);
     cm_conf_file_done(&file);
@@ -100,7 +99,7 @@ int cm_cli_config_show(int argc, char **argv)
             return CM_EXIT_OK;
         }
     if (cm_conf_load(argc, argv, &conf, &err) < 0)
-        return cm_cli_error(CM_EXIT_USAGE, "%s", err.text);
+        return cm_args_error(CM_EXIT_USAGE, "%s", err.text);
     cm_conf_show(&conf, stdout);
     return CM_EXIT_OK;
 }

@@ -13,7 +13,6 @@
 #include "cli/assets.h"
 #include "cli/child.h"
 #include "cli/cli.h"
-#include "cli/verbs.h"
 #include "conf/files.h"
 #include "conf/tree.h"
 
@@ -30,12 +29,12 @@ int cm_docker_run(char *const *argv, unsigned timeout_s, struct cm_buf *out, con
     cm_buf_init(&err, CM_DOCKER_OUT_MAX);
     int rc = cm_child_run(argv, timeout_s, out, out ? &err : NULL);
     if (rc == CM_CHILD_NOT_FOUND)
-        cm_cli_error(CM_EXIT_FAILED, "%s: there is no docker on the PATH; install Docker Engine", what);
+        cm_args_error(CM_EXIT_FAILED, "%s: there is no docker on the PATH; install Docker Engine", what);
     else if (rc == CM_CHILD_TIMEOUT)
-        cm_cli_error(CM_EXIT_FAILED, "%s: docker took longer than %u s", what, timeout_s);
+        cm_args_error(CM_EXIT_FAILED, "%s: docker took longer than %u s", what, timeout_s);
     else if (rc != 0)
-        cm_cli_error(CM_EXIT_FAILED, "%s: docker %s failed (exit code %d)%s%.2000s", what, argv[1], rc,
-                     err.len ? ": " : "", cm_buf_data(&err));
+        cm_args_error(CM_EXIT_FAILED, "%s: docker %s failed (exit code %d)%s%.2000s", what, argv[1], rc,
+                      err.len ? ": " : "", cm_buf_data(&err));
     cm_buf_done(&err);
     return rc == 0 ? CM_EXIT_OK : CM_EXIT_FAILED;
 }
@@ -55,7 +54,7 @@ int cm_docker_check_name(const char *name)
 
     if (name[0] != '-' && name[0] != '.' && *name && !name[strspn(name, letters)] && strlen(name) <= 100)
         return CM_EXIT_OK;
-    return cm_cli_error(CM_EXIT_USAGE, "--name: \"%.80s\" is not a container's name: letters, digits, _ . -", name);
+    return cm_args_error(CM_EXIT_USAGE, "--name: \"%.80s\" is not a container's name: letters, digits, _ . -", name);
 }
 
 /* A name is matched as an expression, where a dot is any letter. */
@@ -117,7 +116,7 @@ static int program_folder(char ret[static PATH_LEN_MAX])
     ret[n > 0 ? n : 0] = '\0';
     char *slash = strrchr(ret, '/');
     if (!slash)
-        return cm_cli_error(CM_EXIT_FAILED, "build: cannot find the folder of the executable");
+        return cm_args_error(CM_EXIT_FAILED, "build: cannot find the folder of the executable");
     *slash = '\0';
     return CM_EXIT_OK;
 }
@@ -130,10 +129,10 @@ static int copy_into(const char *folder, const char *name, const char *context)
     snprintf(from, sizeof from, "%s/%s", folder, name);
     snprintf(to, sizeof to, "%s/%s", context, name);
     if (access(from, R_OK) < 0)
-        return cm_cli_error(CM_EXIT_FAILED, "build: %s: %s", from, strerror(errno));
+        return cm_args_error(CM_EXIT_FAILED, "build: %s: %s", from, strerror(errno));
     return cm_child_run(argv, BUILD_S, NULL, NULL) == 0
                ? CM_EXIT_OK
-               : cm_cli_error(CM_EXIT_FAILED, "build: %s could not be copied", from);
+               : cm_args_error(CM_EXIT_FAILED, "build: %s could not be copied", from);
 }
 
 /* A folder with what the Dockerfile copies, and nothing else: the daemon gets all of it. */
@@ -144,7 +143,7 @@ static int fill_context(const char *context, const char *dockerfile)
 
     snprintf(path, sizeof path, "%.1000s/guest", context);
     if (rc == CM_EXIT_OK && mkdir(path, 0755) < 0)
-        rc = cm_cli_error(CM_EXIT_FAILED, "build: %s: %s", path, strerror(errno));
+        rc = cm_args_error(CM_EXIT_FAILED, "build: %s: %s", path, strerror(errno));
     rc = rc ? rc : copy_into(folder, "codemode", context);
     rc = rc ? rc : copy_into(folder, "codemode-sandbox", context);
     rc = rc ? rc : copy_into(folder, "guest/python.img", context);
@@ -199,7 +198,7 @@ int cm_cli_docker_build(const struct cm_args *args)
     bool tagged = strchr(slash ? slash : image, ':') != NULL;
 
     if (image[0] == '-' || version[0] == '-' || strlen(image) + strlen(version) > 250)
-        return cm_cli_error(CM_EXIT_USAGE, "build: that is not an image's name");
+        return cm_args_error(CM_EXIT_USAGE, "build: that is not an image's name");
     /* -v with a name that has a tag: the tag is the version's, unless nobody has named one. */
     size_t bare = tagged ? (size_t)(strrchr(image, ':') - image) : strlen(image);
     if (tagged && !cm_args_has(args, "--version"))
@@ -208,7 +207,7 @@ int cm_cli_docker_build(const struct cm_args *args)
         snprintf(name, sizeof name, "%.*s:%s", (int)bare, image, version);
     snprintf(context, sizeof context, "%.900s/codemode-image-XXXXXX", tmp && *tmp ? tmp : "/tmp");
     if (!mkdtemp(context))
-        return cm_cli_error(CM_EXIT_FAILED, "build: %s: %s", context, strerror(errno));
+        return cm_args_error(CM_EXIT_FAILED, "build: %s: %s", context, strerror(errno));
     int rc = build(context, cm_args_text(args, "--dockerfile"), name);
     cm_child_run(clean, ASK_S, NULL, NULL);
     return rc;
@@ -282,7 +281,7 @@ static int make_folder(const char *path)
     int problem = mkdir(path, 0755) == 0 ? 0 : errno;
     if (problem == EEXIST)
         problem = stat(path, &st) < 0 ? errno : S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
-    return problem ? cm_cli_error(CM_EXIT_FAILED, "%s: %s", path, strerror(problem)) : CM_EXIT_OK;
+    return problem ? cm_args_error(CM_EXIT_FAILED, "%s: %s", path, strerror(problem)) : CM_EXIT_OK;
 }
 
 int cm_cli_docker_assets(const struct cm_args *args)
@@ -292,14 +291,14 @@ int cm_cli_docker_assets(const struct cm_args *args)
     char path[PATH_LEN_MAX];
 
     if (!dest)
-        return cm_cli_error(CM_EXIT_USAGE, "docker assets: --dest DIR is needed");
+        return cm_args_error(CM_EXIT_USAGE, "docker assets: --dest DIR is needed");
     if (strlen(dest) > PATH_LEN_MAX - 64)
-        return cm_cli_error(CM_EXIT_USAGE, "--dest: the path is too long");
+        return cm_args_error(CM_EXIT_USAGE, "--dest: the path is too long");
     int rc = make_folder(dest);
     for (const struct cm_asset *a = cm_assets; a->name && rc == CM_EXIT_OK && !force; a++) {
         snprintf(path, sizeof path, "%s/%s", dest, a->name);
         if (a->exported && access(path, F_OK) == 0) /* all or nothing */
-            rc = cm_cli_error(CM_EXIT_FAILED, "%s is there already; --force overwrites it", path);
+            rc = cm_args_error(CM_EXIT_FAILED, "%s is there already; --force overwrites it", path);
     }
     for (const struct cm_asset *a = cm_assets; a->name && rc == CM_EXIT_OK; a++) {
         snprintf(path, sizeof path, "%s/%s", dest, a->name);
@@ -327,11 +326,11 @@ static int put_variable(const struct cm_file_key *key, const struct cm_yaml *n, 
     int rc = cm_buf_printf(to, "# %s\n%s=", key->path, key->env);
     for (const struct cm_yaml *at = item; at && rc == 0; at = at == n ? NULL : at->next) {
         if (!fits_line(at))
-            return cm_cli_error(CM_EXIT_FAILED, "env: %s: this value cannot stand in an environment file", key->path);
+            return cm_args_error(CM_EXIT_FAILED, "env: %s: this value cannot stand in an environment file", key->path);
         rc = cm_buf_printf(to, "%s%s", at == item ? "" : ",", at->text);
     }
     rc = rc ? rc : cm_buf_puts(to, "\n");
-    return rc ? cm_cli_error(CM_EXIT_FAILED, "env: %s: too long", key->path) : CM_EXIT_OK;
+    return rc ? cm_args_error(CM_EXIT_FAILED, "env: %s: too long", key->path) : CM_EXIT_OK;
 }
 
 int cm_cli_docker_env(const struct cm_args *args)

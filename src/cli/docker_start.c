@@ -11,7 +11,6 @@
 #include "cli/child.h"
 #include "cli/cli.h"
 #include "cli/docker.h"
-#include "cli/verbs.h"
 #include "conf/files.h"
 #include "conf/value.h"
 
@@ -79,7 +78,7 @@ static int read_config(struct plan *p)
     p->has_file = true;
     int rc = cm_conf_file_read(path, CM_FILE_ANY, &p->file, &report) == 0 ? CM_EXIT_OK : CM_EXIT_FAILED;
     if (rc == CM_EXIT_OK && p->file.kind == CM_FILE_CLIENT)
-        rc = cm_cli_error(CM_EXIT_FAILED, "%s is a file for clients of the executor", path);
+        rc = cm_args_error(CM_EXIT_FAILED, "%s is a file for clients of the executor", path);
     fputs(cm_buf_data(&report.errors), stderr);
     fputs(cm_buf_data(&report.warnings), stderr);
     cm_report_done(&report);
@@ -109,7 +108,7 @@ static int choose_memory(struct plan *p)
 
     if (p->has_file && p->file.kind == CM_FILE_UNIFIED &&
         !cm_conf_parse_bytes(cm_conf_file_text(&p->file, "executor.limits.memory_limit"), &bytes))
-        return cm_cli_error(CM_EXIT_FAILED, "executor.limits.memory_limit: not a size");
+        return cm_args_error(CM_EXIT_FAILED, "executor.limits.memory_limit: not a size");
     p->memory = (uint64_t)bytes;
     return CM_EXIT_OK;
 }
@@ -126,8 +125,8 @@ static int choose_key(struct plan *p)
                          *cm_conf_file_text(&p->file, p->file.kind == CM_FILE_UNIFIED ? "executor.api_key" : "api_key");
     if (flag || (variable && *variable) || p->key_in_file)
         return CM_EXIT_OK;
-    return cm_cli_error(CM_EXIT_FAILED, "docker start: callers need a key, and there is none\n"
-                                        "  export " KEY "=$(openssl rand -hex 32)");
+    return cm_args_error(CM_EXIT_FAILED, "docker start: callers need a key, and there is none\n"
+                                         "  export " KEY "=$(openssl rand -hex 32)");
 }
 
 static int read_plan(struct plan *p)
@@ -137,11 +136,11 @@ static int read_plan(struct plan *p)
     int rc = cm_docker_check_name(p->name);
 
     if (rc == CM_EXIT_OK && (!cm_conf_parse_uint(p->port, &port) || port < 1 || port > 65535))
-        rc = cm_cli_error(CM_EXIT_USAGE, "--port: \"%.20s\" is not a port", p->port);
+        rc = cm_args_error(CM_EXIT_USAGE, "--port: \"%.20s\" is not a port", p->port);
     if (rc == CM_EXIT_OK && p->image[0] == '-')
-        rc = cm_cli_error(CM_EXIT_USAGE, "--image: \"%.80s\" is not an image's name", p->image);
+        rc = cm_args_error(CM_EXIT_USAGE, "--image: \"%.80s\" is not an image's name", p->image);
     if (rc == CM_EXIT_OK && requirements && access(requirements, R_OK) < 0)
-        rc = cm_cli_error(CM_EXIT_FAILED, "--requirements: %s cannot be read", requirements);
+        rc = cm_args_error(CM_EXIT_FAILED, "--requirements: %s cannot be read", requirements);
     if (rc == CM_EXIT_OK && cm_args_text(p->args, "--api-key"))
         setenv(KEY, cm_args_text(p->args, "--api-key"), 1); /* the file may name the variable */
     rc = rc ? rc : read_config(p);
@@ -161,7 +160,7 @@ static int mount(struct run *r, const char *from, const char *to)
 
     if (!path || strchr(path, ',')) {
         free(path);
-        return cm_cli_error(CM_EXIT_FAILED, "%s: cannot be mounted", from);
+        return cm_args_error(CM_EXIT_FAILED, "%s: cannot be mounted", from);
     }
     pair(r, "--mount", "type=bind,source=%s,target=%s,readonly", path, to);
     free(path);
@@ -182,8 +181,8 @@ static int mount_files(const struct plan *p, struct run *r)
         while (strncmp(path, "./", 2) == 0)
             path += 2;
         if (strstr(path, ".."))
-            return cm_cli_error(CM_EXIT_FAILED, "%s: \"%s\" has no place in the container; use a path without \"..\"",
-                                key->path, path);
+            return cm_args_error(CM_EXIT_FAILED, "%s: \"%s\" has no place in the container; use a path without \"..\"",
+                                 key->path, path);
         snprintf(target, sizeof target, "%s%s", *path == '/' ? "" : "/app/", path);
         rc = mount(r, path, target);
     }
@@ -262,7 +261,7 @@ static int put_words(const struct plan *p, struct run *r)
     pass_packages(p, r);
     word(r, p->image);
     r->argv[r->count] = NULL;
-    return r->full ? cm_cli_error(CM_EXIT_FAILED, "docker start: too many arguments") : rc;
+    return r->full ? cm_args_error(CM_EXIT_FAILED, "docker start: too many arguments") : rc;
 }
 
 /* running */
@@ -276,9 +275,9 @@ static int image_is_there(const char *image)
     int rc = cm_child_run(argv, ASK_S, &out, &out);
     cm_buf_done(&out);
     if (rc == CM_CHILD_NOT_FOUND)
-        return cm_cli_error(CM_EXIT_FAILED, "docker start: there is no docker on the PATH; install Docker Engine");
+        return cm_args_error(CM_EXIT_FAILED, "docker start: there is no docker on the PATH; install Docker Engine");
     if (rc != 0)
-        return cm_cli_error(CM_EXIT_FAILED, "the image %s is not there\n  codemode docker build", image);
+        return cm_args_error(CM_EXIT_FAILED, "the image %s is not there\n  codemode docker build", image);
     return CM_EXIT_OK;
 }
 
@@ -287,8 +286,8 @@ static int name_is_free(const char *name, struct cm_buf *state)
     int rc = cm_docker_state(name, state);
 
     if (rc == CM_EXIT_OK && *cm_buf_data(state))
-        rc = cm_cli_error(CM_EXIT_FAILED, "container '%s' exists already (%s)\n  codemode docker remove --name %s",
-                          name, cm_buf_data(state), name);
+        rc = cm_args_error(CM_EXIT_FAILED, "container '%s' exists already (%s)\n  codemode docker remove --name %s",
+                           name, cm_buf_data(state), name);
     return rc;
 }
 
@@ -300,8 +299,8 @@ static int say_started(const struct plan *p, const char *id)
     int rc = cm_docker_state(p->name, &state);
     bool up = rc == CM_EXIT_OK && strncmp(cm_buf_data(&state), "Up", 2) == 0;
     if (rc == CM_EXIT_OK && !up)
-        rc = cm_cli_error(CM_EXIT_FAILED, "container '%s' has ended at once (%s)\n  docker logs %s", p->name,
-                          cm_buf_data(&state), p->name);
+        rc = cm_args_error(CM_EXIT_FAILED, "container '%s' has ended at once (%s)\n  docker logs %s", p->name,
+                           cm_buf_data(&state), p->name);
     if (rc == CM_EXIT_OK)
         printf("✓ Executor container started\n\n  Container ID: %.12s\n  Name: %s\n  Port: %s\n  Status: %s\n"
                "  ToolService: %s\n  Executor URL: http://localhost:%s\n",

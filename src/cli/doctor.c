@@ -106,9 +106,9 @@ int cm_cli_doctor(int argc, char **argv)
         return CM_EXIT_OK;
     }
     if (cm_conf_load(argc, argv, &conf, &err) < 0)
-        return cm_cli_error(CM_EXIT_USAGE, "%s", err.text);
+        return cm_args_error(CM_EXIT_USAGE, "%s", err.text);
     if (cm_probe_sandbox(&conf, &probe, &err) < 0)
-        return cm_cli_error(err.code == CM_ERR_CONFIG ? CM_EXIT_USAGE : CM_EXIT_UNFIT, "%s", err.text);
+        return cm_args_error(err.code == CM_ERR_CONFIG ? CM_EXIT_USAGE : CM_EXIT_UNFIT, "%s", err.text);
     cm_probe_cgroup(&conf, &cgroup, &probe);
     cm_cgroup_remove(&cgroup);
     cm_buf_init(&b, REPORT_MAX);

@@ -45,17 +45,17 @@ static int read_source(const struct cm_cli_options *o, struct cm_buf *to)
     const char *name = standard ? "standard input" : o->file;
 
     if (o->code)
-        return cm_buf_puts(to, o->code) < 0 ? cm_cli_error(CM_EXIT_USAGE, "the code is too long") : CM_EXIT_OK;
+        return cm_buf_puts(to, o->code) < 0 ? cm_args_error(CM_EXIT_USAGE, "the code is too long") : CM_EXIT_OK;
     FILE *file = standard ? stdin : fopen(o->file, "re");
     if (!file)
-        return cm_cli_error(CM_EXIT_USAGE, "%s: %s", name, strerror(errno));
+        return cm_args_error(CM_EXIT_USAGE, "%s: %s", name, strerror(errno));
     int rc = read_all(file, to);
     int saved = errno;
     if (!standard)
         fclose(file);
     if (rc == CM_ERR_SYSTEM)
-        return cm_cli_error(CM_EXIT_USAGE, "%s: %s", name, strerror(saved));
-    return rc < 0 ? cm_cli_error(CM_EXIT_USAGE, "%s: is too long", name) : CM_EXIT_OK;
+        return cm_args_error(CM_EXIT_USAGE, "%s: %s", name, strerror(saved));
+    return rc < 0 ? cm_args_error(CM_EXIT_USAGE, "%s: is too long", name) : CM_EXIT_OK;
 }
 
 static int run(const struct cm_target *target, const char *code, size_t len)
@@ -71,7 +71,7 @@ static int run(const struct cm_target *target, const char *code, size_t len)
         rc = b->run(b, code, len, &o, &err);
     cm_backend_close(b);
     if (rc < 0)
-        return cm_cli_error(err.code == CM_ERR_CONFIG ? CM_EXIT_USAGE : CM_EXIT_UNAVAILABLE, "%s", err.text);
+        return cm_args_error(err.code == CM_ERR_CONFIG ? CM_EXIT_USAGE : CM_EXIT_UNAVAILABLE, "%s", err.text);
     return cm_cli_show(&o);
 }
 
@@ -89,7 +89,7 @@ int cm_cli_exec(int argc, char **argv)
         return CM_EXIT_OK;
     }
     if (o.target.atomic && !o.target.session)
-        return cm_cli_error(CM_EXIT_USAGE, "--on-error: only a session has a state to go back to; name one with -s");
+        return cm_args_error(CM_EXIT_USAGE, "--on-error: only a session has a state to go back to; name one with -s");
     rc = read_source(&o, &source);
     return rc != CM_EXIT_OK ? rc : run(&o.target, cm_buf_data(&source), source.len);
 }

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,18 +11,6 @@
 const char cm_cli_exit_help[] =
     "exit codes: 0 success, 1 the code raised, 2 wrong usage, 3 no sidecar, sandbox or session to\n"
     "run in, 124 timeout, 130 interrupted\n";
-
-int cm_cli_error(int exit_code, const char *format, ...)
-{
-    va_list ap;
-
-    fputs("codemode: ", stderr);
-    va_start(ap, format);
-    vfprintf(stderr, format, ap);
-    va_end(ap);
-    fputc('\n', stderr);
-    return exit_code;
-}
 
 int cm_cli_show(struct cm_outcome *o)
 {
@@ -43,7 +30,7 @@ int cm_cli_show(struct cm_outcome *o)
     else if (o->error)
         fprintf(stderr, "%s%s", o->error, o->error[0] && o->error[strlen(o->error) - 1] == '\n' ? "" : "\n");
     if (o->rolled_back)
-        cm_cli_error(code, "rolled back: the variables are as they were before this");
+        cm_args_error(code, "rolled back: the variables are as they were before this");
     cm_outcome_done(o);
     return code;
 }
@@ -64,15 +51,15 @@ static int unknown(const char *arg, bool with_code)
     const char *near = cm_word_nearest(arg, known);
 
     if (near)
-        return cm_cli_error(CM_EXIT_USAGE, "unknown flag \"%s\"; did you mean %s?", arg, near);
-    return cm_cli_error(CM_EXIT_USAGE, "unknown flag \"%s\"; codemode %s --help lists all", arg,
-                        with_code ? "exec" : "repl");
+        return cm_args_error(CM_EXIT_USAGE, "unknown flag \"%s\"; did you mean %s?", arg, near);
+    return cm_args_error(CM_EXIT_USAGE, "unknown flag \"%s\"; codemode %s --help lists all", arg,
+                         with_code ? "exec" : "repl");
 }
 
 static int set_timeout(struct cm_cli_options *o, const char *text)
 {
     if (!cm_conf_parse_seconds(text, &o->target.timeout_s) || !(o->target.timeout_s > 0))
-        return cm_cli_error(CM_EXIT_USAGE, "--timeout: \"%s\" is not a time such as 30 or 250ms", text);
+        return cm_args_error(CM_EXIT_USAGE, "--timeout: \"%s\" is not a time such as 30 or 250ms", text);
     return CM_EXIT_OK;
 }
 
@@ -80,14 +67,14 @@ static int set_on_error(struct cm_cli_options *o, const char *text)
 {
     o->target.atomic = strcmp(text, "rollback") == 0;
     if (!o->target.atomic && strcmp(text, "keep") != 0)
-        return cm_cli_error(CM_EXIT_USAGE, "--on-error: \"%s\" is neither keep nor rollback", text);
+        return cm_args_error(CM_EXIT_USAGE, "--on-error: \"%s\" is neither keep nor rollback", text);
     return CM_EXIT_OK;
 }
 
 static int set_file(struct cm_cli_options *o, const char *arg, bool with_code)
 {
     if (!with_code || o->file || o->code)
-        return cm_cli_error(CM_EXIT_USAGE, "\"%s\" is one argument too many", arg);
+        return cm_args_error(CM_EXIT_USAGE, "\"%s\" is one argument too many", arg);
     o->file = arg;
     return CM_EXIT_OK;
 }
@@ -119,7 +106,7 @@ static int set_flag(struct cm_cli_options *o, char **argv, int *i, bool with_cod
     if (!slot && !on_error && !takes_value(arg, "--timeout", "--timeout", next, i, &value))
         return unknown(arg, with_code);
     if (!value)
-        return cm_cli_error(CM_EXIT_USAGE, "%s: needs a value", arg);
+        return cm_args_error(CM_EXIT_USAGE, "%s: needs a value", arg);
     if (!slot)
         return on_error ? set_on_error(o, value) : set_timeout(o, value);
     *slot = value;
@@ -141,7 +128,7 @@ int cm_cli_options(int argc, char **argv, bool with_code, struct cm_cli_options 
             return rc;
     }
     if (o.code && o.file)
-        return cm_cli_error(CM_EXIT_USAGE, "give either -c or a file");
+        return cm_args_error(CM_EXIT_USAGE, "give either -c or a file");
     *ret = o;
     return CM_EXIT_OK;
 }

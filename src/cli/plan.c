@@ -154,10 +154,10 @@ int cm_cli_plan(int argc, char **argv)
         return CM_EXIT_OK;
     }
     if (argc > (json ? 1 : 0))
-        return cm_cli_error(CM_EXIT_USAGE, "plan takes no argument but --json");
+        return cm_args_error(CM_EXIT_USAGE, "plan takes no argument but --json");
     cm_buf_init(&b, PLAN_MAX);
     (json ? json_plan : text_plan)(&b);
     bool whole = cm_buf_puts(&b, "") == 0 && cm_fd_write_all(STDOUT_FILENO, cm_buf_data(&b), b.len) == 0;
     cm_buf_done(&b);
-    return whole ? CM_EXIT_OK : cm_cli_error(CM_EXIT_UNAVAILABLE, "the plan could not be written");
+    return whole ? CM_EXIT_OK : cm_args_error(CM_EXIT_UNAVAILABLE, "the plan could not be written");
 }

@@ -202,7 +202,7 @@ static enum cell read_cell(struct input *in, struct cm_buf *cell)
         if (rc == 0 && line[strlen(line) - 1] != '\n')
             rc = cm_buf_puts(cell, "\n");
         if (rc < 0) {
-            cm_cli_error(0, "this is too long for one input");
+            cm_args_error(0, "this is too long for one input");
             return CELL_DROPPED;
         }
     } while (cm_cli_needs_more(cm_buf_data(cell), cell->len));
@@ -232,7 +232,7 @@ static int run_cell(struct cm_backend *b, struct cm_buf *cell)
 
     fflush(stdout);
     if (b->run(b, cm_buf_data(cell), cell->len, &o, &err) < 0)
-        return cm_cli_error(cm_backend_is_lost(&err) ? CM_EXIT_UNAVAILABLE : CM_EXIT_OK, "%s", err.text);
+        return cm_args_error(cm_backend_is_lost(&err) ? CM_EXIT_UNAVAILABLE : CM_EXIT_OK, "%s", err.text);
     cm_cli_show(&o);
     return CM_EXIT_OK;
 }
@@ -272,7 +272,7 @@ int cm_cli_repl(int argc, char **argv)
     }
     o.target.keep_state = true;
     if (cm_interrupt_open(&err) < 0 || cm_backend_open(&o.target, &b, &err) < 0)
-        return cm_cli_error(err.code == CM_ERR_CONFIG ? CM_EXIT_USAGE : CM_EXIT_UNAVAILABLE, "%s", err.text);
+        return cm_args_error(err.code == CM_ERR_CONFIG ? CM_EXIT_USAGE : CM_EXIT_UNAVAILABLE, "%s", err.text);
     open_input(&in);
     if (in.edit)
         printf("Codemode %s: Python in a sandbox. Ctrl-D ends, --help tells more.\n", CM_VERSION);

@@ -32,8 +32,8 @@ int cm_cli_serve(int argc, char **argv)
         return CM_EXIT_OK;
     }
     if (cm_conf_load(argc, argv, &conf, &err) < 0)
-        return cm_cli_error(CM_EXIT_USAGE, "%s", err.text);
+        return cm_args_error(CM_EXIT_USAGE, "%s", err.text);
     if (cm_gateway_run(&conf, &err) < 0)
-        return cm_cli_error(err.code == CM_ERR_CONFIG ? CM_EXIT_USAGE : CM_EXIT_UNAVAILABLE, "%s", err.text);
+        return cm_args_error(err.code == CM_ERR_CONFIG ? CM_EXIT_USAGE : CM_EXIT_UNAVAILABLE, "%s", err.text);
     return CM_EXIT_OK;
 }

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
-#include "cli/verbs.h"
 #include "conf/value.h"
 #include "net/certs.h"
 
@@ -39,10 +38,10 @@ int cm_cli_tls_generate_certs(const struct cm_args *args)
     struct cm_err err;
 
     if (!parse_days(cm_args_text(args, "--days"), &o.days))
-        return cm_cli_error(CM_EXIT_USAGE, "--days: must be a whole number from 1 to %d", DAYS_MAX);
+        return cm_args_error(CM_EXIT_USAGE, "--days: must be a whole number from 1 to %d", DAYS_MAX);
     if (isatty(STDERR_FILENO) && !o.ecdsa)
         fputs("making three keys of 4096 bits, which takes some seconds\n", stderr);
     if (cm_certs_generate(&o, &err) < 0)
-        return cm_cli_error(CM_EXIT_FAILED, "%s", err.text);
+        return cm_args_error(CM_EXIT_FAILED, "%s", err.text);
     return CM_EXIT_OK;
 }

@@ -10,6 +10,7 @@ struct cm_loop {
     uv_loop_t uv;
     uv_idle_t pending;    /* active while tasks wait: its presence keeps the loop from sleeping */
     struct cm_task tasks; /* head of a ring */
+    unsigned works;       /* under way */
 };
 
 struct cm_watch {
@@ -22,6 +23,13 @@ struct cm_watch {
 struct cm_timer {
     uv_timer_t uv;
     void (*cb)(void *arg);
+    void *arg;
+};
+
+struct cm_work {
+    uv_work_t uv; /* first, so that the request is the object */
+    struct cm_loop *loop;
+    void (*run)(void *arg), (*done)(void *arg), (*drop)(void *arg);
     void *arg;
 };
 
@@ -105,6 +113,8 @@ struct cm_loop *cm_loop_free(struct cm_loop *loop)
     if (!loop)
         return NULL;
     uv_close((uv_handle_t *)&loop->pending, NULL);
+    while (loop->works > 0)
+        uv_run(&loop->uv, UV_RUN_ONCE);
     uv_run(&loop->uv, UV_RUN_NOWAIT); /* lets closed handles finish */
     int r = uv_loop_close(&loop->uv);
     assert(r == 0 && "a handle is still open");
@@ -268,5 +278,53 @@ struct cm_signal *cm_signal_close(struct cm_signal *signal)
 {
     if (signal)
         uv_close((uv_handle_t *)&signal->uv, free_handle);
+    return NULL;
+}
+
+/* Work in other threads */
+
+static void on_run(uv_work_t *request)
+{
+    struct cm_work *work = (struct cm_work *)request;
+
+    work->run(work->arg);
+}
+
+static void on_done(uv_work_t *request, int status)
+{
+    struct cm_work *work = (struct cm_work *)request;
+
+    (void)status; /* nothing of ours is cancelled */
+    work->loop->works--;
+    if (work->done)
+        work->done(work->arg);
+    work->drop(work->arg);
+    free(work);
+}
+
+struct cm_work *cm_work_start(struct cm_loop *loop, void (*run)(void *arg), void (*done)(void *arg),
+                              void (*drop)(void *arg), void *arg, struct cm_err *err)
+{
+    struct cm_work *work = calloc(1, sizeof *work);
+
+    if (!work) {
+        cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for work in a thread");
+        return NULL;
+    }
+    *work = (struct cm_work){.loop = loop, .run = run, .done = done, .drop = drop, .arg = arg};
+    int r = uv_queue_work(&loop->uv, &work->uv, on_run, on_done);
+    if (r < 0) {
+        uv_failed(err, r, "work in a thread");
+        free(work);
+        return NULL;
+    }
+    loop->works++;
+    return work;
+}
+
+struct cm_work *cm_work_abandon(struct cm_work *work)
+{
+    if (work)
+        work->done = NULL;
     return NULL;
 }

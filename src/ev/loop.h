@@ -18,6 +18,7 @@ struct cm_loop;
 struct cm_watch;
 struct cm_timer;
 struct cm_signal;
+struct cm_work;
 
 enum { CM_EV_READ = 1, CM_EV_WRITE = 2 };
 
@@ -59,5 +60,13 @@ struct cm_task {
 void cm_task_post(struct cm_loop *loop, struct cm_task *task, void (*cb)(void *arg), void *arg);
 /* Accepts a task that is not posted. */
 void cm_task_cancel(struct cm_loop *loop, struct cm_task *task);
+
+/* Work that would hold the loop too long. `run` is called in another thread, then, on the loop, `done` and `drop`, which frees
+ * what the work has. NULL with *err when it could not be started: nothing is called then. */
+struct cm_work *cm_work_start(struct cm_loop *loop, void (*run)(void *arg), void (*done)(void *arg),
+                              void (*drop)(void *arg), void *arg, struct cm_err *err);
+/* `done` is not called any more; `drop` is, when the thread has ended: cm_loop_free() waits for that. Accepts NULL, returns
+ * NULL. */
+struct cm_work *cm_work_abandon(struct cm_work *work);
 
 #endif

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
@@ -151,13 +152,22 @@ static void add_number(struct MHD_Response *response, const char *name, uint64_t
     MHD_add_response_header(response, name, text);
 }
 
+static bool has_extra(const struct answer *a, const char *name)
+{
+    for (int i = 0; i < EXTRA_HEADERS; i++)
+        if (a->extra[i][1] && strcasecmp(a->extra[i][0], name) == 0)
+            return true;
+    return false;
+}
+
 static void add_headers(const struct cm_request *rq, struct MHD_Response *response)
 {
     const struct answer *a = &rq->answer;
 
     MHD_add_response_header(response, "Content-Type", a->content_type ? a->content_type : JSON_TYPE);
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
-    MHD_add_response_header(response, "Cache-Control", "no-store");
+    if (!has_extra(a, "Cache-Control"))
+        MHD_add_response_header(response, "Cache-Control", "no-store");
     MHD_add_response_header(response, "x-correlation-id", rq->correlation);
     if (a->status == 401)
         MHD_add_response_header(response, "WWW-Authenticate", "Bearer");

@@ -96,7 +96,8 @@ int cm_http_keep(struct cm_request *rq, const char *data, size_t len, struct cm_
 
 static void forget_memory(struct cm_request *rq)
 {
-    rq->http->held -= rq->body.len;
+    rq->http->held -= rq->body.len + rq->body_taken;
+    rq->body_taken = 0;
     cm_buf_done(&rq->body);
 }
 
@@ -117,6 +118,16 @@ char *cm_request_body(struct cm_request *rq, size_t *ret_len)
 {
     *ret_len = rq->body.len;
     return cm_buf_data(&rq->body);
+}
+
+char *cm_request_take_body(struct cm_request *rq, size_t *ret_len)
+{
+    size_t len = rq->body.len;
+    char *data = cm_buf_steal(&rq->body, ret_len);
+
+    if (data)
+        rq->body_taken += len;
+    return data;
 }
 
 int cm_request_file(struct cm_request *rq, uint64_t *ret_len)

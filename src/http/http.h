@@ -100,6 +100,8 @@ char *cm_request_body(struct cm_request *rq, size_t *ret_len);
 /* Of CM_BODY_FILE: the file, whose offset is 0. The request's until it is taken; -1 for an empty body or none. */
 int cm_request_file(struct cm_request *rq, uint64_t *ret_len);
 int cm_request_take_file(struct cm_request *rq, uint64_t *ret_len);
+/* The same memory, for free(); NULL without memory. It counts among all bodies until the request has ended. */
+char *cm_request_take_body(struct cm_request *rq, size_t *ret_len);
 /* Frees the body's memory early. */
 void cm_request_drop_body(struct cm_request *rq);
 /* Of the handler; NULL at first. */

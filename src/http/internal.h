@@ -90,6 +90,7 @@ struct cm_request {
     void (*gone)(void *arg);
     void *gone_arg;
     struct cm_task gone_task;
+    size_t body_taken; /* bytes of it that the owner has */
     struct cm_buf body;
     struct file file;
     uint64_t started_ns, received; /* received: bytes of body, also the dropped ones */

@@ -8,7 +8,7 @@ import pytest
 
 from support import BUILD, CODEMODE, PATIENCE, ROOT
 
-PAGES = ["codemode.1", "codemode-serve.1", "codemode.yaml.5"]
+PAGES = ["codemode.1", "codemode-serve.1", "codemode.yaml.5", "rlm.1", "rlm-serve.1"]
 
 
 def shown(page):
@@ -23,24 +23,26 @@ def pages():
     return {page: shown(page) for page in PAGES}
 
 
-def test_every_verb_and_flag_is_there(pages):
-    listed = subprocess.run([str(CODEMODE), "--help"], capture_output=True, text=True, timeout=30).stdout
+@pytest.mark.parametrize("program, table, most", [("codemode", "verbs", 20), ("rlm", "rlm_verbs", 4)])
+def test_every_verb_and_flag_is_there(pages, program, table, most):
+    listed = subprocess.run([str(BUILD / program), "--help"], capture_output=True, text=True, timeout=30).stdout
     verbs = re.findall(r"^  (\S+(?: \S+)?) {2,}", listed, flags=re.M)
-    assert len(verbs) > 20
+    assert len(verbs) > most
     for verb in verbs:
-        assert re.search(rf"^ +{re.escape(verb)}( |$)", pages["codemode.1"], flags=re.M), verb
-    for flag in re.findall(r'^CM_FLAG\("[^"]+", "[^"]*", "(--[^"]+)"', (ROOT / "tables/verbs.def").read_text(), flags=re.M):
-        assert flag in pages["codemode.1"]
+        assert re.search(rf"^ +{re.escape(verb)}( |$)", pages[f"{program}.1"], flags=re.M), verb
+    for flag in re.findall(r'^CM_FLAG\("[^"]+", "[^"]*", "(--[^"]+)"', (ROOT / f"tables/{table}.def").read_text(), flags=re.M):
+        assert flag in pages[f"{program}.1"]
 
 
-def test_every_setting_is_there(pages):
-    rows = re.findall(r'^CM_CONFIG\((\w+), \w+, "(\w+)", "(--[^"]+)"', (ROOT / "tables/config.def").read_text(), flags=re.M)
+@pytest.mark.parametrize("page, table", [("codemode-serve.1", "config"), ("rlm-serve.1", "rlm_config")])
+def test_every_setting_is_there(pages, page, table):
+    rows = re.findall(r'^CM_CONFIG\((\w+), \w+, "(\w+)", "(--[^"]+)"', (ROOT / f"tables/{table}.def").read_text(), flags=re.M)
     assert len(rows) > 50
     for field, variable, flag in rows:
-        assert all(word in pages["codemode-serve.1"] for word in (field, variable, flag)), field
+        assert all(word in pages[page] for word in (field, variable, flag)), field
 
 
 def test_every_key_is_there(pages):
-    for path in re.findall(r'^CM_FILE_KEY\(\w+, "([^"]+)"', (ROOT / "tables/config_files.def").read_text(), flags=re.M):
-        assert path in pages["codemode.yaml.5"]
+    for kind, path in re.findall(r'^CM_FILE_KEY\((\w+), "([^"]+)"', (ROOT / "tables/config_files.def").read_text(), flags=re.M):
+        assert path in pages["rlm-serve.1" if kind == "RLM" else "codemode.yaml.5"]
     assert "${VAR:-text}" in pages["codemode.yaml.5"]

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `codemode completion`: one shell function, made of the tables of verbs and settings. */
+/* `completion`: one shell function, made of the tables of verbs and settings. */
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/cli.h"
-#include "cli/verbs.h"
-#include "conf/conf.h"
+#include "args/args.h"
 #include "conf/schema.h"
 
 #define FIRST_MAX 64
@@ -15,7 +13,7 @@ static void put_first_words(void)
 {
     const char *seen = "";
 
-    for (const struct cm_verb *v = cm_verbs; v->words; v++) {
+    for (const struct cm_verb *v = cm_args_program()->verbs; v->words; v++) {
         size_t len = strcspn(v->words, " ");
         bool again = strncmp(seen, v->words, len) == 0 && (seen[len] == ' ' || !seen[len]);
         if (again)
@@ -29,7 +27,7 @@ static void put_second_words(const char *group)
 {
     size_t len = strlen(group);
 
-    for (const struct cm_verb *v = cm_verbs; v->words; v++)
+    for (const struct cm_verb *v = cm_args_program()->verbs; v->words; v++)
         if (strncmp(v->words, group, len) == 0 && v->words[len] == ' ')
             printf(" %s", v->words + len + 1);
 }
@@ -39,7 +37,7 @@ static void put_groups(void)
 {
     char seen[FIRST_MAX] = "";
 
-    for (const struct cm_verb *v = cm_verbs; v->words; v++) {
+    for (const struct cm_verb *v = cm_args_program()->verbs; v->words; v++) {
         size_t len = strcspn(v->words, " ");
         char group[FIRST_MAX];
         snprintf(group, sizeof group, "%.*s", (int)len, v->words);
@@ -60,11 +58,11 @@ static bool is_own(const struct cm_flag *f, const struct cm_verb *v)
 static void put_flags(const struct cm_verb *v)
 {
     printf("    \"%s\") flags=\"-h --help", v->words);
-    for (const struct cm_flag *f = cm_flags; f->words; f++)
+    for (const struct cm_flag *f = cm_args_program()->flags; f->words; f++)
         if (is_own(f, v))
             printf("%s%s %s", *f->letter ? " -" : "", f->letter, f->name);
-    for (size_t i = 0; v->settings && i < CM_CONF_ROWS; i++)
-        printf(" %s", cm_conf_schema.rows[i].flag);
+    for (size_t i = 0; v->settings && i < cm_args_program()->settings->count; i++)
+        printf(" %s", cm_args_program()->settings->rows[i].flag);
     printf("%s\"", v->settings ? " -c --config" : "");
     if (strchr(v->operands, '|') && !strchr(v->operands, '-')) {
         printf(" operands=\"");
@@ -105,20 +103,21 @@ static const char *value_of(const struct cm_row *row)
 
 static void put_values(const struct cm_verb *v)
 {
-    for (const struct cm_flag *f = cm_flags; f->words; f++)
+    for (const struct cm_flag *f = cm_args_program()->flags; f->words; f++)
         if (is_own(f, v) && f->kind != CM_FLAG_SWITCH)
             put_value(v->words, f->letter, f->name, f->value);
     if (!v->settings)
         return;
     put_value(v->words, "c", "--config", "FILE");
-    for (size_t i = 0; i < CM_CONF_ROWS; i++)
-        put_value(v->words, "", cm_conf_schema.rows[i].flag, value_of(&cm_conf_schema.rows[i]));
+    for (size_t i = 0; i < cm_args_program()->settings->count; i++)
+        put_value(v->words, "", cm_args_program()->settings->rows[i].flag,
+                  value_of(&cm_args_program()->settings->rows[i]));
 }
 
 static void put_script(void)
 {
-    puts("_codemode() {\n"
-         "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}\n"
+    printf("_%s() {\n", cm_args_program()->name);
+    puts("    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}\n"
          "    local second= flags= operands= kind= words=\n"
          "    COMPREPLY=()\n"
          "    if [ \"$COMP_CWORD\" -eq 1 ]; then");
@@ -134,7 +133,7 @@ static void put_script(void)
          "        [ \"$COMP_CWORD\" -eq 2 ] || { verb=\"$verb ${COMP_WORDS[2]}\"; second=; } ;;\n"
          "    esac\n"
          "    case \"$verb $prev\" in");
-    for (const struct cm_verb *v = cm_verbs; v->words; v++)
+    for (const struct cm_verb *v = cm_args_program()->verbs; v->words; v++)
         put_values(v);
     puts("    esac\n"
          "    case $kind in\n"
@@ -144,22 +143,22 @@ static void put_script(void)
          "    text) return ;;\n"
          "    esac\n"
          "    case $verb in");
-    for (const struct cm_verb *v = cm_verbs; v->words; v++)
+    for (const struct cm_verb *v = cm_args_program()->verbs; v->words; v++)
         put_flags(v);
     puts("    esac\n"
          "    [ \"$COMP_CWORD\" -eq 2 ] || second=\n"
          "    COMPREPLY=($(compgen -W \"$second $operands $flags\" -- \"$cur\"))\n"
-         "}\n"
-         "complete -o default -F _codemode codemode");
+         "}");
+    printf("complete -o default -F _%s %s\n", cm_args_program()->name, cm_args_program()->name);
 }
 
-int cm_cli_completion(const struct cm_args *args)
+int cm_args_completion(const struct cm_args *args)
 {
     bool bash = args->operand && strcmp(args->operand, "bash") == 0;
     bool zsh = args->operand && strcmp(args->operand, "zsh") == 0;
 
     if (!bash && !zsh)
-        return cm_cli_error(CM_EXIT_USAGE, "completion: of which shell, bash or zsh?");
+        return cm_args_error(CM_EXIT_USAGE, "completion: of which shell, bash or zsh?");
     if (zsh)
         puts("autoload -U +X compinit && compinit -u\nautoload -U +X bashcompinit && bashcompinit");
     put_script();

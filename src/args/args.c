@@ -1,42 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/verbs.h"
+#include "args/args.h"
 
+#include <stdarg.h>
 #include <string.h>
 
 #include "base/words.h"
-#include "cli/cli.h"
 
-#define CM_VERB(words, function, operands, most, brief, more)
-#define CM_VERB_RAW(words, function, operands, settings, brief)
-#define CM_FLAG(words, letter, name, value, kind, def, help) {words, letter, name, value, CM_FLAG_##kind, def, help},
-const struct cm_flag cm_flags[] = {
-#include "verbs.def"
-    {NULL, NULL, NULL, NULL, CM_FLAG_SWITCH, NULL, NULL},
-};
-#undef CM_VERB
-#undef CM_VERB_RAW
-#undef CM_FLAG
-
-#define CM_VERB(words, function, operands, most, brief, more)                                                          \
-    {words, function, NULL, operands, most, false, brief, more},
-#define CM_VERB_RAW(words, function, operands, settings, brief)                                                        \
-    {words, NULL, function, operands, 0, settings, brief, ""},
-#define CM_FLAG(words, letter, name, value, kind, def, help)
-const struct cm_verb cm_verbs[] = {
-#include "verbs.def"
-    {NULL, NULL, NULL, NULL, 0, false, NULL, NULL},
-};
-#undef CM_VERB
-#undef CM_VERB_RAW
-#undef CM_FLAG
+/* One per process: the one that runs. */
+static const struct cm_program *program;
 
 #define WORDS_MAX 64 /* verbs, and flags of one verb */
+
+int cm_args_error(int exit_code, const char *format, ...)
+{
+    va_list ap;
+
+    fprintf(stderr, "%s: ", program->name);
+    va_start(ap, format);
+    vfprintf(stderr, format, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    return exit_code;
+}
+
+const struct cm_program *cm_args_program(void)
+{
+    return program;
+}
 
 /* reading the arguments of a verb */
 
 static const struct cm_flag *find_flag(const struct cm_verb *verb, const char *arg, const char **ret_value)
 {
-    for (const struct cm_flag *f = cm_flags; f->words; f++) {
+    for (const struct cm_flag *f = program->flags; f->words; f++) {
         size_t len = strlen(f->name);
         if (strcmp(f->words, verb->words) != 0)
             continue;
@@ -55,20 +51,20 @@ static int unknown_flag(const struct cm_verb *verb, const char *arg)
     const char *known[WORDS_MAX] = {0};
     size_t n = 0;
 
-    for (const struct cm_flag *f = cm_flags; f->words && n < WORDS_MAX - 2; f++)
+    for (const struct cm_flag *f = program->flags; f->words && n < WORDS_MAX - 2; f++)
         if (strcmp(f->words, verb->words) == 0)
             known[n++] = f->name;
     known[n] = "--help";
     const char *near = cm_word_nearest(arg, known);
     if (near)
-        return cm_cli_error(CM_EXIT_USAGE, "unknown flag \"%s\"; did you mean %s?", arg, near);
-    return cm_cli_error(CM_EXIT_USAGE, "unknown flag \"%s\"; codemode %s --help lists all", arg, verb->words);
+        return cm_args_error(CM_EXIT_USAGE, "unknown flag \"%s\"; did you mean %s?", arg, near);
+    return cm_args_error(CM_EXIT_USAGE, "unknown flag \"%s\"; %s %s --help lists all", arg, program->name, verb->words);
 }
 
 static int give(struct cm_args *a, const struct cm_flag *flag, const char *value)
 {
     if (a->count == CM_ARGS_MAX)
-        return cm_cli_error(CM_EXIT_USAGE, "%s: more than %d values", flag->name, CM_ARGS_MAX);
+        return cm_args_error(CM_EXIT_USAGE, "%s: more than %d values", flag->name, CM_ARGS_MAX);
     a->given[a->count].flag = flag;
     a->given[a->count++].value = value;
     return CM_EXIT_OK;
@@ -87,7 +83,7 @@ static int read_flag(struct cm_args *a, const struct cm_flag *flag, const char *
     if (flag->kind == CM_FLAG_SWITCH)
         return give(a, flag, NULL);
     if (!value && (*i + 1 >= argc || (more && is_flag(argv[*i + 1]))))
-        return cm_cli_error(CM_EXIT_USAGE, "%s: needs a value", argv[*i]);
+        return cm_args_error(CM_EXIT_USAGE, "%s: needs a value", argv[*i]);
     int rc = give(a, flag, value ? value : argv[++*i]);
     while (rc == CM_EXIT_OK && more && *i + 1 < argc && !is_flag(argv[*i + 1]))
         rc = give(a, flag, argv[++*i]);
@@ -104,8 +100,8 @@ int cm_args_read(const struct cm_verb *verb, int argc, char **argv, struct cm_ar
         if (is_flag(argv[i]) && !flag)
             return unknown_flag(verb, argv[i]);
         if (!flag && (a.operand || verb->most == 0))
-            return cm_cli_error(CM_EXIT_USAGE, "\"%s\" is one argument too many; codemode %s --help tells more",
-                                argv[i], verb->words);
+            return cm_args_error(CM_EXIT_USAGE, "\"%s\" is one argument too many; %s %s --help tells more", argv[i],
+                                 program->name, verb->words);
         if (!flag)
             a.operand = argv[i];
         int rc = flag ? read_flag(&a, flag, value, argc, argv, &i) : CM_EXIT_OK;
@@ -121,7 +117,7 @@ const char *cm_args_text(const struct cm_args *args, const char *name)
     for (unsigned i = args->count; i-- > 0;)
         if (strcmp(args->given[i].flag->name, name) == 0)
             return args->given[i].value;
-    for (const struct cm_flag *f = cm_flags; f->words; f++)
+    for (const struct cm_flag *f = program->flags; f->words; f++)
         if (strcmp(f->words, args->verb->words) == 0 && strcmp(f->name, name) == 0)
             return *f->def ? f->def : NULL;
     return NULL;
@@ -139,12 +135,12 @@ bool cm_args_has(const struct cm_args *args, const char *name)
 
 void cm_verb_help(const struct cm_verb *verb, FILE *out)
 {
-    fprintf(out, "usage: codemode %s [flags]%s%s\n\n%s\n", verb->words, *verb->operands ? " " : "", verb->operands,
-            verb->brief);
+    fprintf(out, "usage: %s %s [flags]%s%s\n\n%s\n", program->name, verb->words, *verb->operands ? " " : "",
+            verb->operands, verb->brief);
     if (*verb->more)
         fprintf(out, "\n%s\n", verb->more);
     fputs("\nflags\n", out);
-    for (const struct cm_flag *f = cm_flags; f->words; f++) {
+    for (const struct cm_flag *f = program->flags; f->words; f++) {
         if (strcmp(f->words, verb->words) != 0)
             continue;
         fprintf(out, "  %s%s%s%s%s%s%s\n      %s\n", *f->letter ? "-" : "", f->letter, *f->letter ? ", " : "", f->name,
@@ -160,25 +156,24 @@ static void list_verbs(const char *group, FILE *out)
 {
     size_t len = strlen(group);
 
-    for (const struct cm_verb *v = cm_verbs; v->words; v++)
+    for (const struct cm_verb *v = program->verbs; v->words; v++)
         if (strncmp(v->words, group, len) == 0 && (len == 0 || v->words[len] == ' ' || !v->words[len]))
             fprintf(out, "  %-21s %s\n", v->words, v->brief);
 }
 
 static int print_help(FILE *out)
 {
-    fputs("usage: codemode VERB [arguments]\n\nRuns Python in sandboxes: one locked-down process per session.\n\n",
-          out);
+    fprintf(out, "usage: %s VERB [arguments]\n\n%s\n\n", program->name, program->about);
     list_verbs("", out);
-    fprintf(out, "\ncodemode VERB --help tells more.\n%s", cm_cli_exit_help);
+    fprintf(out, "\n%s VERB --help tells more.\n%s", program->name, program->exit_help);
     return CM_EXIT_OK;
 }
 
 static int print_group(const char *group)
 {
-    printf("usage: codemode %s VERB [flags]\n\n", group);
+    printf("usage: %s %s VERB [flags]\n\n", program->name, group);
     list_verbs(group, stdout);
-    printf("\ncodemode %s VERB --help tells more.\n", group);
+    printf("\n%s %s VERB --help tells more.\n", program->name, group);
     return CM_EXIT_OK;
 }
 
@@ -193,7 +188,7 @@ static bool is_group(const char *word)
 {
     size_t len = strlen(word);
 
-    for (const struct cm_verb *v = cm_verbs; v->words; v++)
+    for (const struct cm_verb *v = program->verbs; v->words; v++)
         if (strncmp(v->words, word, len) == 0 && v->words[len] == ' ')
             return true;
     return false;
@@ -201,7 +196,7 @@ static bool is_group(const char *word)
 
 static const struct cm_verb *find_verb(const char *words)
 {
-    for (const struct cm_verb *v = cm_verbs; v->words; v++)
+    for (const struct cm_verb *v = program->verbs; v->words; v++)
         if (strcmp(v->words, words) == 0)
             return v;
     return NULL;
@@ -212,13 +207,13 @@ static int unknown_verb(const char *words, const char *group)
     const char *known[WORDS_MAX] = {0};
     size_t n = 0;
 
-    for (const struct cm_verb *v = cm_verbs; v->words && n < WORDS_MAX - 1; v++)
+    for (const struct cm_verb *v = program->verbs; v->words && n < WORDS_MAX - 1; v++)
         known[n++] = v->words;
     const char *near = cm_word_nearest(words, known);
     if (near)
-        return cm_cli_error(CM_EXIT_USAGE, "unknown verb \"%s\"; did you mean %s?", words, near);
-    return cm_cli_error(CM_EXIT_USAGE, "unknown verb \"%s\"; codemode%s%s --help lists all", words, *group ? " " : "",
-                        group);
+        return cm_args_error(CM_EXIT_USAGE, "unknown verb \"%s\"; did you mean %s?", words, near);
+    return cm_args_error(CM_EXIT_USAGE, "unknown verb \"%s\"; %s%s%s --help lists all", words, program->name,
+                         *group ? " " : "", group);
 }
 
 static int run_verb(const struct cm_verb *verb, int argc, char **argv)
@@ -236,7 +231,7 @@ static int run_verb(const struct cm_verb *verb, int argc, char **argv)
     return rc == CM_EXIT_OK ? verb->run(&args) : rc;
 }
 
-/* `codemode GROUP ...`; a group may be a verb of its own, too ("init"). */
+/* `GROUP ...`; a group may be a verb of its own, too ("init"). */
 static int run_group(const char *group, int argc, char **argv)
 {
     const struct cm_verb *own = find_verb(group);
@@ -250,22 +245,16 @@ static int run_group(const char *group, int argc, char **argv)
         }
         if (own)
             return run_verb(own, argc, argv);
-        return cm_cli_error(CM_EXIT_USAGE, "%s: which one? codemode %s --help lists all", group, group);
+        return cm_args_error(CM_EXIT_USAGE, "%s: which one? %s %s --help lists all", group, program->name, group);
     }
     snprintf(words, sizeof words, "%s %s", group, argv[0]);
     const struct cm_verb *verb = find_verb(words);
     return verb ? run_verb(verb, argc - 1, argv + 1) : unknown_verb(words, group);
 }
 
-int cm_cli_version(const struct cm_args *args)
+int cm_args_run(const struct cm_program *which, int argc, char **argv)
 {
-    (void)args;
-    puts("codemode version " CM_VERSION);
-    return CM_EXIT_OK;
-}
-
-int cm_cli_run(int argc, char **argv)
-{
+    program = which;
     if (argc == 0) {
         print_help(stderr);
         return CM_EXIT_USAGE;

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Contexts that were sent ahead of their run. The file is the one that the body went to; what is in it is checked in a thread,
+ * through a mapping, for it may be a gigabyte. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/mman.h>
+#include <utlist.h>
+
+#include "base/fd.h"
+#include "base/random.h"
+#include "base/utf8.h"
+#include "front/rlm/internal.h"
+#include "wire/json.h"
+
+#define ID_DIGITS 16
+
+/* The check */
+
+struct check {
+    struct cm_infer *f;
+    struct cm_request *rq; /* NULL: its client has left */
+    struct cm_work *work;
+    struct context *context; /* not in the list yet */
+    uint64_t length;
+    int rc;
+    struct cm_err err;
+};
+
+static bool count_one(void *arg, struct cm_json_value *value)
+{
+    (void)value;
+    ++*(uint64_t *)arg;
+    return true;
+}
+
+static bool count_member(void *arg, const char *name, size_t len, const struct cm_json_value *value)
+{
+    (void)name;
+    (void)len;
+    (void)value;
+    ++*(uint64_t *)arg;
+    return true;
+}
+
+static uint64_t count_characters(const char *text, size_t len)
+{
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < len; i++)
+        n += ((unsigned char)text[i] & 0xc0) != 0x80;
+    return n;
+}
+
+static int check_json(struct check *c, const char *text, size_t len)
+{
+    struct cm_json_value v;
+    int rc = cm_json_check(text, len, &v, &c->err);
+
+    if (rc < 0)
+        return rc;
+    if (v.kind == CM_JSON_ARRAY)
+        cm_json_elements(&v, count_one, &c->length);
+    else if (v.kind == CM_JSON_OBJECT)
+        cm_json_members(&v, count_member, &c->length);
+    else
+        c->length = v.len;
+    return 0;
+}
+
+static int check_text(struct check *c, const char *text, size_t len)
+{
+    if (!cm_utf8_valid(text, len))
+        return cm_err_set(&c->err, CM_ERR_BAD_FIELD, "the context is not UTF-8");
+    c->length = count_characters(text, len);
+    return 0;
+}
+
+static void run_check(void *arg)
+{
+    struct check *c = arg;
+    size_t len = c->context->len;
+    char *text = mmap(NULL, len, PROT_READ, MAP_SHARED, c->context->fd, 0);
+
+    if (text == MAP_FAILED) {
+        c->rc = cm_err_sys(&c->err, errno, "context");
+        return;
+    }
+    c->rc = c->context->kind == CM_CONTEXT_JSON ? check_json(c, text, len) : check_text(c, text, len);
+    munmap(text, len);
+}
+
+/* The list */
+
+static void free_context(struct context *c)
+{
+    cm_fd_close(c->fd);
+    free(c);
+}
+
+static void show_bytes(const struct cm_infer *f)
+{
+    cm_metrics_set(f->config.metrics, CM_M_RLM_CONTEXT_BYTES, 0, (int64_t)f->context_bytes);
+}
+
+static void answer_context(struct check *c)
+{
+    struct cm_infer *f = c->f;
+    struct context *x = c->context;
+    char json[200];
+
+    if (f->context_bytes + x->len > f->config.conf->total_contexts) {
+        infer_fail(c->rq, CM_ERR_OVERLOADED, "too many contexts wait for their run (TOTAL_CONTEXTS)");
+        return;
+    }
+    x->until_ns = cm_clock_ns() + f->config.conf->context_ttl * CM_NS_PER_S;
+    DL_APPEND(f->contexts, x);
+    f->context_bytes += x->len;
+    c->context = NULL;
+    show_bytes(f);
+    infer_plan(f);
+    snprintf(json, sizeof json, "{\"context_id\":\"%s\",\"bytes\":%llu,\"length\":%llu}", x->id,
+             (unsigned long long)x->len, (unsigned long long)c->length);
+    cm_request_answer(c->rq, 200, json);
+}
+
+static void check_done(void *arg)
+{
+    struct check *c = arg;
+
+    if (!c->rq)
+        return;
+    if (c->rc < 0)
+        cm_request_fail(c->rq, &c->err);
+    else
+        answer_context(c);
+}
+
+static void check_drop(void *arg)
+{
+    struct check *c = arg;
+
+    if (c->context)
+        free_context(c->context);
+    free(c);
+}
+
+static void check_gone(void *arg)
+{
+    struct check *c = arg;
+
+    c->rq = NULL;
+    c->work = cm_work_abandon(c->work);
+}
+
+/* -1: it is neither. */
+static int kind_of(const char *content_type)
+{
+    size_t len = content_type ? strcspn(content_type, "; \t") : 0;
+
+    if (len == 10 && strncasecmp(content_type, "text/plain", len) == 0)
+        return CM_CONTEXT_TEXT;
+    return len >= 4 && strncasecmp(content_type + len - 4, "json", 4) == 0 ? CM_CONTEXT_JSON : -1;
+}
+
+static struct context *new_context(struct cm_request *rq, int kind, struct cm_err *err)
+{
+    struct context *x = calloc(1, sizeof *x);
+
+    if (!x) {
+        cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a context");
+        return NULL;
+    }
+    snprintf(x->owner, sizeof x->owner, "%s", infer_owner(rq));
+    strcpy(x->id, "context-");
+    if (cm_random_hex(x->id + strlen(x->id), ID_DIGITS, err) < 0) {
+        free(x);
+        return NULL;
+    }
+    x->kind = kind;
+    x->fd = cm_request_take_file(rq, &x->len);
+    return x;
+}
+
+void cm_infer_create_context(struct cm_request *rq)
+{
+    struct cm_infer *f = infer_of(rq);
+    int kind = kind_of(cm_request_header(rq, "content-type"));
+    struct cm_err err = {.code = CM_ERR_BAD_REQUEST};
+    uint64_t len = 0;
+    bool some = cm_request_file(rq, &len) >= 0;
+
+    if (!some || kind < 0) {
+        infer_fail(rq, some ? CM_ERR_MEDIA_TYPE : CM_ERR_BAD_REQUEST,
+                   some ? "Content-Type: neither text/plain nor application/json" : "the context is empty");
+        return;
+    }
+    struct check *c = calloc(1, sizeof *c);
+    struct context *x = c ? new_context(rq, kind, &err) : NULL;
+    if (x) {
+        *c = (struct check){.f = f, .rq = rq, .context = x};
+        c->work = cm_work_start(f->loop, run_check, check_done, check_drop, c, &err);
+    }
+    if (c && c->work) {
+        cm_request_wait(rq, check_gone, c);
+        return;
+    }
+    if (c)
+        check_drop(c);
+    else
+        cm_err_set(&err, CM_ERR_NO_MEMORY, "no memory for a context");
+    cm_request_fail(rq, &err);
+}
+
+struct context *contexts_find(struct cm_infer *f, const char *id, const char *owner)
+{
+    struct context *c;
+
+    DL_FOREACH(f->contexts, c)
+    if (strcmp(c->id, id) == 0 && strcmp(c->owner, owner) == 0)
+        return c;
+    return NULL;
+}
+
+void contexts_drop(struct cm_infer *f, struct context *c)
+{
+    DL_DELETE(f->contexts, c);
+    f->context_bytes -= c->len;
+    show_bytes(f);
+    free_context(c);
+}
+
+void cm_infer_delete_context(struct cm_request *rq)
+{
+    struct cm_infer *f = infer_of(rq);
+    struct context *c = contexts_find(f, cm_request_variable(rq, 0), infer_owner(rq));
+
+    if (c)
+        contexts_drop(f, c);
+    cm_request_answer(rq, 200, "{\"status\":\"ok\"}");
+}
+
+void contexts_sweep(struct cm_infer *f, uint64_t now)
+{
+    struct context *c, *next;
+
+    DL_FOREACH_SAFE(f->contexts, c, next)
+    if (c->until_ns <= now)
+        contexts_drop(f, c);
+}
+
+void contexts_free(struct cm_infer *f)
+{
+    while (f->contexts)
+        contexts_drop(f, f->contexts);
+}

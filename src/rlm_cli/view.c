@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What models write goes to a terminal here: control characters would move its cursor, or worse, and are left out. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/utf8.h"
+#include "rlm_cli/complete.h"
+#include "wire/json.h"
+
+#define CODE_LINES   8 /* of one block that are shown */
+#define OUTPUT_LINES 6
+#define LINE_BYTES   160
+#define DIM          "\033[2m"
+#define BOLD         "\033[1m"
+#define RED          "\033[31m"
+#define PLAIN        "\033[0m"
+
+static const char *style(const struct view *v, const char *code)
+{
+    return v->live ? code : "";
+}
+
+static void clear_line(struct view *v)
+{
+    if (v->line)
+        fputs("\r\033[K", v->out);
+    v->line = false;
+}
+
+void view_init(struct view *v, FILE *out, bool live)
+{
+    *v = (struct view){.out = out, .live = live, .started_ns = cm_clock_ns()};
+    strcpy(v->what, "starting");
+}
+
+void view_tick(struct view *v)
+{
+    if (!v->out || !v->live)
+        return;
+    clear_line(v);
+    fprintf(v->out, DIM "%6.1f s  turn %u  %.0f + %.0f tokens", (double)(cm_clock_ns() - v->started_ns) / 1e9, v->turns,
+            v->input, v->output);
+    if (v->cost > 0)
+        fprintf(v->out, "  $%.4f", v->cost);
+    if (v->open_calls > 0)
+        fprintf(v->out, "  %u sub-quer%s", v->open_calls, v->open_calls == 1 ? "y" : "ies");
+    fprintf(v->out, "  %.60s" PLAIN, v->what);
+    fflush(v->out);
+    v->line = true;
+}
+
+void view_end(struct view *v)
+{
+    if (!v->out)
+        return;
+    clear_line(v);
+    fflush(v->out);
+}
+
+/* Events */
+
+enum {
+    NODE,
+    DEPTH,
+    ITERATION,
+    MODEL,
+    KIND,
+    CALL,
+    CODE,
+    TEXT,
+    STREAM,
+    PREVIEW,
+    RESPONSE_PREVIEW,
+    ROOT_MODEL,
+    DURATION,
+    ITERATION_TIME,
+    ERROR,
+    INPUT,
+    OUTPUT,
+    COST,
+    USAGE,
+    CONTEXT_TYPE,
+    CONTEXT_LENGTH,
+    BEFORE,
+    AFTER,
+    MEMBERS
+};
+
+struct event {
+    struct cm_json_member at[MEMBERS];
+};
+
+static bool parse(char *json, size_t len, struct event *ret)
+{
+    static const char *const names[MEMBERS] = {
+        [NODE] = "node",
+        [DEPTH] = "depth",
+        [ITERATION] = "iteration",
+        [MODEL] = "model",
+        [KIND] = "kind",
+        [CALL] = "call",
+        [CODE] = "code",
+        [TEXT] = "text",
+        [STREAM] = "stream",
+        [PREVIEW] = "prompt_preview",
+        [RESPONSE_PREVIEW] = "response_preview",
+        [ROOT_MODEL] = "root_model",
+        [DURATION] = "duration",
+        [ITERATION_TIME] = "iteration_time",
+        [ERROR] = "error",
+        [INPUT] = "input_tokens",
+        [OUTPUT] = "output_tokens",
+        [COST] = "cost",
+        [USAGE] = "usage",
+        [CONTEXT_TYPE] = "context_type",
+        [CONTEXT_LENGTH] = "context_length",
+        [BEFORE] = "tokens_before",
+        [AFTER] = "tokens_after",
+    };
+
+    for (int i = 0; i < MEMBERS; i++)
+        ret->at[i] = (struct cm_json_member){.name = names[i]};
+    return cm_json_object(json, len, ret->at, MEMBERS, NULL) == 0;
+}
+
+static double number(const struct event *e, int m)
+{
+    return e->at[m].value.kind == CM_JSON_NUMBER ? cm_json_number(&e->at[m].value) : 0;
+}
+
+/* Decoded in place, once; "" for what is no text. */
+static const char *text(struct event *e, int m)
+{
+    struct cm_json_value *v = &e->at[m].value;
+    size_t len = 0;
+
+    if (v->kind != CM_JSON_STRING || !cm_json_decode(v, &len))
+        return "";
+    v->raw[len] = '\0';
+    v->kind = CM_JSON_ABSENT;
+    return v->raw;
+}
+
+/* Writing */
+
+static void indent(struct view *v, const struct event *e)
+{
+    double node = number(e, NODE);
+    unsigned depth = node >= 0 && node < NODES_MAX ? v->depth[(unsigned)node] : 0;
+
+    clear_line(v);
+    for (unsigned i = 0; i < depth && i < 20; i++)
+        fputs("    ", v->out);
+}
+
+/* Printable characters of one line, so many bytes at the most. */
+static void put_line(struct view *v, const char *from, size_t len)
+{
+    size_t shown = len > LINE_BYTES ? LINE_BYTES - cm_utf8_cut_end(from, LINE_BYTES) : len;
+
+    for (size_t i = 0; i < shown; i++) {
+        unsigned char c = (unsigned char)from[i];
+        bool c1 = c == 0xc2 && i + 1 < shown && (unsigned char)from[i + 1] < 0xa0; /* controls beyond ASCII */
+        if (c1)
+            i++;
+        else if (c == '\t' || (c >= ' ' && c != 0x7f))
+            fputc(c, v->out);
+    }
+    if (shown < len)
+        fputs(" …", v->out);
+}
+
+static void put_lines(struct view *v, const struct event *e, const char *mark, const char *from, unsigned most)
+{
+    unsigned n = 0, more = 0;
+
+    for (const char *end; *from; from = *end ? end + 1 : end) {
+        end = from + strcspn(from, "\n");
+        if (n++ >= most) {
+            more++;
+            continue;
+        }
+        indent(v, e);
+        fprintf(v->out, "%s%s", style(v, DIM), mark);
+        put_line(v, from, (size_t)(end - from));
+        fprintf(v->out, "%s\n", style(v, PLAIN));
+    }
+    if (more == 0)
+        return;
+    indent(v, e);
+    fprintf(v->out, "%s%s… %u more line%s%s\n", style(v, DIM), mark, more, more == 1 ? "" : "s", style(v, PLAIN));
+}
+
+static void on_metadata(struct view *v, struct event *e)
+{
+    double node = number(e, NODE), depth = number(e, DEPTH);
+
+    if (node >= 0 && node < NODES_MAX && depth >= 0 && depth < 255)
+        v->depth[(unsigned)node] = (unsigned char)depth;
+    indent(v, e);
+    const char *model = text(e, ROOT_MODEL);
+    fprintf(v->out, "%s● %s", style(v, BOLD), node > 0 ? "run on " : "");
+    put_line(v, model, strlen(model));
+    fprintf(v->out, "%s", style(v, PLAIN));
+    const char *type = text(e, CONTEXT_TYPE);
+    if (*type)
+        fprintf(v->out, "  context: %.10s of %.0f characters", type, number(e, CONTEXT_LENGTH));
+    fputc('\n', v->out);
+}
+
+static void on_turn(struct view *v, struct event *e)
+{
+    if (number(e, NODE) == 0)
+        v->turns = (unsigned)number(e, ITERATION);
+    snprintf(v->what, sizeof v->what, "the model is asked");
+}
+
+static void on_code(struct view *v, struct event *e)
+{
+    put_lines(v, e, "  │ ", text(e, CODE), CODE_LINES);
+    snprintf(v->what, sizeof v->what, "code runs");
+}
+
+static void on_output(struct view *v, struct event *e)
+{
+    put_lines(v, e, "  → ", text(e, TEXT), OUTPUT_LINES);
+}
+
+static void on_subcall_start(struct view *v, struct event *e)
+{
+    const char *kind = text(e, KIND), *model = text(e, MODEL), *preview = text(e, PREVIEW);
+
+    v->calls++;
+    v->open_calls++;
+    indent(v, e);
+    fprintf(v->out, "  ↳ %.3s_query %.0f  ", kind, number(e, CALL));
+    put_line(v, model, strlen(model));
+    fputs("  \"", v->out);
+    put_line(v, preview, strcspn(preview, "\n"));
+    fputs("\"\n", v->out);
+}
+
+static void on_subcall_complete(struct view *v, struct event *e)
+{
+    const char *error = text(e, ERROR), *preview = text(e, RESPONSE_PREVIEW);
+
+    v->open_calls -= v->open_calls > 0;
+    v->input += number(e, INPUT);
+    v->output += number(e, OUTPUT);
+    v->cost += number(e, COST);
+    indent(v, e);
+    fprintf(v->out, "  %s↲ %.0f  %.1f s  ", *error ? style(v, RED) : "", number(e, CALL), number(e, DURATION));
+    const char *words = *error ? error : preview;
+    put_line(v, words, strcspn(words, "\n"));
+    fprintf(v->out, "%s\n", *error ? style(v, PLAIN) : "");
+}
+
+static void on_iteration(struct view *v, struct event *e)
+{
+    struct cm_json_value *usage = &e->at[USAGE].value;
+    struct event u;
+
+    indent(v, e);
+    fprintf(v->out, "  turn %.0f  %.1f s", number(e, ITERATION), number(e, ITERATION_TIME));
+    if (usage->kind == CM_JSON_OBJECT && parse(usage->raw, usage->len, &u)) {
+        fprintf(v->out, "  %.0f + %.0f tokens", number(&u, INPUT), number(&u, OUTPUT));
+        if (number(&u, COST) > 0)
+            fprintf(v->out, "  $%.4f", number(&u, COST));
+        v->input += number(&u, INPUT);
+        v->output += number(&u, OUTPUT);
+        v->cost += number(&u, COST);
+    }
+    fputc('\n', v->out);
+}
+
+static void on_compaction(struct view *v, struct event *e)
+{
+    indent(v, e);
+    fprintf(v->out, "  compaction  %.0f to %.0f tokens\n", number(e, BEFORE), number(e, AFTER));
+}
+
+void view_event(struct view *v, const char *type, const char *json, size_t len)
+{
+    static const struct {
+        const char *type;
+        void (*show)(struct view *v, struct event *e);
+    } shows[] = {
+        {"metadata", on_metadata},
+        {"turn", on_turn},
+        {"code", on_code},
+        {"output", on_output},
+        {"subcall_start", on_subcall_start},
+        {"subcall_complete", on_subcall_complete},
+        {"iteration", on_iteration},
+        {"compaction", on_compaction},
+    };
+    struct event e;
+    char *copy = v->out ? malloc(len + 1) : NULL;
+
+    if (!copy)
+        return;
+    memcpy(copy, json, len);
+    copy[len] = '\0';
+    for (size_t i = 0; i < sizeof shows / sizeof shows[0]; i++)
+        if (strcmp(shows[i].type, type) == 0 && parse(copy, len, &e))
+            shows[i].show(v, &e);
+    free(copy);
+    view_tick(v);
+}
