@@ -10,12 +10,13 @@ import math
 import os
 import threading
 import time
+from concurrent.futures import Future, wait
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Union
 from urllib.parse import quote
 
 from .errors import SandboxError
 from .remote.errors import SidecarError, SidecarUnavailable
-from .remote.transport import Call, Transport, refusal
+from .remote.transport import Answer, Call, Transport, refusal
 from .scope import Scope, alarm
 from .sse import events
 
@@ -27,6 +28,8 @@ CONTROL_TIMEOUT = 30.0
 PUT_TIMEOUT = 300.0
 #: Seconds between an interrupt and the answer that it brings; then the session is given up.
 INTERRUPT_PATIENCE = 30.0
+#: Seconds for which a run that is cancelled waits for a session that is being made.
+LATE_SESSION = 3.0
 #: Calls that one execution may have open at once.
 CALLS_MAX = 256
 #: Bytes of one event.
@@ -56,20 +59,13 @@ class Sandbox:
         limits = {**_LIMITS, **({"memory": memory} if memory else {})}
         end = time.monotonic() + patience
         while True:
-            call = Call()
-            with scope.watched(call.abort):
-                try:
-                    answer = self.transport.request("POST", "/session", {"limits": limits}, timeout=CONTROL_TIMEOUT, call=call)
-                except SidecarUnavailable as error:
-                    scope.check()
-                    raise _failed("no session", error) from error
+            try:
+                answer = self._post_session({"limits": limits}, scope)
+            except SidecarUnavailable as error:
+                raise _failed("no session", error) from error
             ident = answer.data.get("session_id")
             if answer.status == 200 and isinstance(ident, str):
-                session = Session(self.transport, ident)
-                if scope.error is not None:
-                    session.delete()
-                    scope.check()
-                return session
+                return Session(self.transport, ident)
             if answer.status == 422 and len(limits) > 2:
                 limits = {"timeout": 86400, **({"memory": memory} if memory else {})}
                 continue
@@ -77,6 +73,34 @@ class Sandbox:
             if answer.status not in (429, 503) or time.monotonic() >= end:
                 raise _failed("no session", refused)
             scope.sleep(min(refused.retry_after or 1.0, max(0.0, end - time.monotonic())))
+
+
+    def _post_session(self, body: Dict[str, Any], scope: Scope) -> Answer:
+        """Not broken off in its middle: a session whose id nobody has learnt would stay. One that comes too late is deleted."""
+        scope.check()
+        answered: "Future[Answer]" = Future()
+        woken = threading.Event()
+
+        def work() -> None:
+            try:
+                answered.set_result(self.transport.request("POST", "/session", body, timeout=CONTROL_TIMEOUT))
+            except BaseException as error:
+                answered.set_exception(error)
+            woken.set()
+
+        def delete(done: "Future[Answer]") -> None:
+            ident = None if done.exception() else done.result().data.get("session_id")
+            if isinstance(ident, str):
+                Session(self.transport, ident).delete()
+
+        threading.Thread(target=work, name="rlm-session", daemon=True).start()
+        with scope.watched(woken.set):
+            woken.wait()
+        if scope.error is not None:
+            wait([answered], timeout=LATE_SESSION)
+            answered.add_done_callback(delete)
+            scope.check()
+        return answered.result()
 
 
 class Session:

@@ -21,7 +21,7 @@ class Scope:
         self.error: Optional[BaseException] = None  #: why it was broken off
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._watchers: Dict[int, Callable[[], None]] = {}
+        self._watchers: Dict[int, Callable[[], object]] = {}
         self._numbers = itertools.count()
 
     def cancel(self, error: BaseException) -> bool:
@@ -50,15 +50,13 @@ class Scope:
     def watched(self, watcher: Callable[[], object]) -> Iterator[None]:
         """Inside of it, a cancel calls `watcher`, once; at once where it has happened before."""
 
-        def call() -> None:
-            watcher()
-
         number = next(self._numbers)
         with self._lock:
-            if self.error is None:
-                self._watchers[number] = call
-        if self.error is not None and number not in self._watchers:
-            call()
+            late = self.error is not None
+            if not late:
+                self._watchers[number] = watcher
+        if late:
+            watcher()
         try:
             yield
         finally:

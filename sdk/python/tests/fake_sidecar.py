@@ -150,6 +150,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def create(self, body):
         sidecar = self.server.sidecar
+        if sidecar.slow:
+            sidecar.slow.wait(10)
         with sidecar.lock:
             if len(sidecar.sessions) >= sidecar.limit:
                 return self.reply(429, {"detail": "full", "code": "too_many_sessions"}, {"Retry-After": "0"})
@@ -236,7 +238,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class FakeSidecar:
     def __init__(self, limit=100):
         self.sessions, self.seen, self.refusals, self.numbers = {}, [], [], itertools.count(1)
-        self.limit, self.cut, self.most, self.lock = limit, None, 0, threading.Lock()
+        self.limit, self.cut, self.slow, self.most, self.lock = limit, None, None, 0, threading.Lock()
 
     def refuse(self, where, status, **body):
         """The next request that has `where` in its method and path is refused."""
