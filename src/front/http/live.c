@@ -319,9 +319,8 @@ void cm_api_answer_call(struct cm_request *rq)
     struct open_call *c = rc == 0 ? find_call(api_of(rq), cm_api_session(rq), execution, number) : NULL;
 
     if (rc == 0 && !c)
-        rc =
-            cm_err_set(&err, CM_ERR_NO_CALL, "execution \"%.50s\" does not wait for call \"%.20s\"", execution, number);
-    if (rc < 0) {
+        cm_err_set(&err, CM_ERR_NO_CALL, "execution \"%.50s\" does not wait for call \"%.20s\"", execution, number);
+    if (!c) {
         cm_request_fail(rq, &err);
         return;
     }

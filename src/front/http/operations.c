@@ -343,7 +343,7 @@ static void show_output(struct cm_request *rq, int stream)
 {
     uint64_t offset, length, most = api_of(rq)->config.conf->stored_output;
     const char *execution = cm_request_variable(rq, 1);
-    struct cm_output_info info;
+    struct cm_output_info info = {0};
     struct cm_buf buf;
     struct cm_err err;
 

@@ -159,12 +159,14 @@ void cm_api_put_variable(struct cm_request *rq)
 {
     struct put *p = calloc(1, sizeof(*p));
     struct cm_err err;
-    int rc = p ? 0 : cm_err_set(&err, CM_ERR_NO_MEMORY, "no memory for a request");
 
-    if (p)
-        p->rq = rq;
-    rc = rc ? rc : start(rq, p, &err);
-    if (rc < 0) {
+    if (!p) {
+        cm_err_set(&err, CM_ERR_NO_MEMORY, "no memory for a request");
+        cm_request_fail(rq, &err);
+        return;
+    }
+    p->rq = rq;
+    if (start(rq, p, &err) < 0) {
         free(p);
         cm_request_fail(rq, &err);
         return;
