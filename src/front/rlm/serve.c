@@ -284,9 +284,8 @@ void cm_infer_list_runs(struct cm_request *rq)
 
     cm_buf_init(&b, LIST_MAX);
     int rc = cm_buf_puts(&b, "{\"runs\":[");
-    DL_FOREACH(f->runs, r)
-    {
-        if (rc < 0 || strcmp(r->owner, owner) != 0)
+    for (const struct run *r = f->runs; r && rc == 0; r = r->next) {
+        if (strcmp(r->owner, owner) != 0)
             continue;
         rc = cm_buf_puts(&b, first ? "" : ",");
         first = false;
