@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Code of a node in its session: blocks, and the questions behind them. */
-#include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,8 +94,8 @@ static void keep_result(struct cm_node *n, const struct cm_sidecar_result *res)
     keep(n, CM_BLOCK_ERR, res->err, res->err_len);
     keep(n, CM_BLOCK_ERROR, res->error, res->error_len);
     n->failed |= !res->success;
-    n->code_s = res->seconds;
-    n->code_ns += (uint64_t)(res->seconds * 1e9);
+    n->code_s = fmin(fmax(res->seconds, 0), LONGEST_S);
+    n->code_ns += (uint64_t)(n->code_s * 1e9);
     if (strcmp(res->state, "rolled_back") == 0)
         keep_text(n, CM_TEXT_ROLLED_BACK, reason);
     else if (n->timed_out)

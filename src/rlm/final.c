@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TEXT_MAX (1u << 20) /* bytes of a final answer in text: what a reply may make us look through, sixteen times */
+
 struct slice {
     const char *at;
     size_t len;
@@ -47,8 +49,9 @@ static size_t text_end(const char *text, size_t len, const struct cm_final_line 
 {
     long open = 1, least = 1;
     size_t last = SIZE_MAX; /* the last one that ends a line before the next fence */
+    size_t stop = len - line->at > TEXT_MAX ? line->at + TEXT_MAX : len;
 
-    for (size_t i = line->at; i < len; i++) {
+    for (size_t i = line->at; i < stop; i++) {
         if (text[i] == '(') {
             open++;
         } else if (text[i] == ')') {
