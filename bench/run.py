@@ -3,7 +3,7 @@
 
     python3 bench/run.py [--quick] [--only PART]... [--check]
 
-Parts: start, jail, latency, throughput, churn, memory, capacity, checkpoint, rollback, grpc, programs. --quick takes less than a minute and gives
+Parts: start, jail, latency, throughput, churn, memory, capacity, checkpoint, rollback, grpc, rlm, programs. --quick takes less than a minute and gives
 rough figures. --check ends with status 1 when a goal is missed; a wrong answer always does. Client and server
 share the machine's cores.
 """
@@ -22,12 +22,13 @@ import time
 
 import over_grpc
 import programs
-from server import Failure, Server, private_bytes, resident_bytes
+import rlm
+from server import Failure, RlmServer, Server, private_bytes, resident_bytes
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = pathlib.Path(os.environ.get("CODEMODE_BUILD") or ROOT / "build").resolve()
 CACHE = pathlib.Path(os.environ.get("CODEMODE_CACHE") or pathlib.Path.home() / ".cache" / "codemode")
-PARTS = ("start", "jail", "latency", "throughput", "churn", "memory", "capacity", "checkpoint", "rollback", "grpc", "programs")
+PARTS = ("start", "jail", "latency", "throughput", "churn", "memory", "capacity", "checkpoint", "rollback", "grpc", "rlm", "programs")
 MEBI = 1 << 20
 
 CODE, RESULT = "x = 42; x * 2", "84"
@@ -48,6 +49,10 @@ GOALS = [
     ("execution over gRPC, beyond HTTP", "value", "<=", 0.0001),
     ("tool call, tool in C", "p50", "<=", 0.0003),
     ("failures of 200 calls at once", "value", "<=", 0),
+    ("RLM: a turn beside its model", "p50", "<=", 0.002),
+    ("RLM: failures of 50 runs at once", "value", "<=", 0),
+    ("RLM: session's memory / 40 MiB context", "value", "<=", 3),
+    ("RLM: service's memory afterwards / context", "value", "<=", 0.1),
     ("Python time / system CPython", "value", "<=", 1.35),
 ]
 
@@ -81,6 +86,9 @@ class Bench:
 
     def server(self, **settings):
         return Server(BUILD, self._log, **settings)
+
+    def rlm(self, models, **settings):
+        return RlmServer(BUILD, self._log, LLM_BASE_URL=models.url, LLM_API_KEY=rlm.model.KEY, LLM_MODEL=models.models[0], **settings)
 
     def load(self, server, mode, connections, count, seconds):
         code = json.dumps({"code": CODE})
@@ -221,6 +229,9 @@ class Bench:
     def grpc(self):
         over_grpc.measure(self, percentiles, progress, CODE, RESULT)
 
+    def rlm_runs(self):
+        rlm.measure(self, percentiles, progress)
+
     def fill(self, server, count):
         sessions = []
         for number in range(count):
@@ -258,7 +269,7 @@ class Bench:
     def run(self, parts):
         self.build_load()
         for part in parts:
-            getattr(self, "compare" if part == "programs" else part)()
+            getattr(self, {"programs": "compare", "rlm": "rlm_runs"}.get(part, part))()
         progress("")
 
     # --- the report

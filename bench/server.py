@@ -25,13 +25,15 @@ def free_port():
 class Server:
     """`codemode serve` on a free port of the loopback; `start_seconds` from its start to the first 200 of /ready."""
 
+    program = "codemode"
+
     def __init__(self, build, log, **settings):
         self.port = free_port()
         environment = {name: os.environ[name] for name in ("PATH", "CODEMODE_SANDBOX", "CODEMODE_IMAGE") if name in os.environ}
         environment.update({"HOST": "127.0.0.1", "PORT": str(self.port), "LOG_LEVEL": "WARNING"}, **settings)
         begun = time.perf_counter()
         self.process = subprocess.Popen(
-            [str(build / "codemode"), "serve"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            [str(build / self.program), "serve"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
         try:
             self._wait(begun + 30)
@@ -54,7 +56,7 @@ class Server:
 
     def another(self):
         """A client of the same server for another thread."""
-        other = object.__new__(Server)
+        other = object.__new__(type(self))
         other._http = http.client.HTTPConnection("127.0.0.1", self.port, timeout=150)
         return other
 
@@ -66,6 +68,14 @@ class Server:
         if answer.status != 200:
             raise Failure(f"{method} {path}: {answer.status} {data[:300]!r}")
         return json.loads(data)
+
+    def send(self, path, data, content_type):
+        self._http.request("POST", path, data, {"Content-Type": content_type})
+        answer = self._http.getresponse()
+        text = answer.read()
+        if answer.status not in (200, 201):
+            raise Failure(f"POST {path}: {answer.status} {text[:300]!r}")
+        return json.loads(text)
 
     def create(self):
         return self.call("POST", "/session")["session_id"]
@@ -93,6 +103,12 @@ class Server:
 
     def __exit__(self, *args):
         self.stop()
+
+
+class RlmServer(Server):
+    """`rlm serve`, with a sidecar of its own."""
+
+    program = "rlm"
 
 
 def private_bytes(pid):

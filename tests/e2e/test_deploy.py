@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files that deploy RLM: what they name is there, and is what the programs and their tables call it."""
 
+import contextlib
 import re
 import subprocess
 
 import pytest
+import requests
 import yaml
 
-from support import CODEMODE, ROOT
+import model_server
+from support import CODEMODE, ROOT, eventually, listening_port
 
 K8S = ROOT / "deploy" / "k8s" / "rlm-sidecar-deployment.yaml"
 DOCKERFILES = {"rlm-inference": ROOT / "deploy" / "docker" / "Dockerfile.rlm-sidecar", "wasm-manager": ROOT / "deploy" / "docker" / "Dockerfile.wasm-manager"}
@@ -173,3 +176,44 @@ def test_libraries_are_in_the_image(name):
         stem, version = library.split(".so.")
         package = f"{stem}{'-' if stem[-1].isdigit() else ''}{version}"
         assert {"libcurl-gnutls4": "libcurl3-gnutls"}.get(package, package) in installed, library
+
+
+@contextlib.contextmanager
+def started(program, container, objects, **others):
+    """A container's program with its arguments and variables, on a free port: yields its process and its URL."""
+    args = [arg if arg not in ("8000", "8080") else "0" for arg in container["args"]]
+    environment = {**variables(container, objects), **others}
+    with subprocess.Popen([CODEMODE.with_name(program), *args], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            port = eventually(lambda: listening_port(process.pid), f"{program} listens")
+            yield process, f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+def test_the_pods_programs_work_together(containers, objects):
+    """With the arguments and variables of the manifest, but for the ports and the model."""
+
+    def status(url, probe, name):
+        container = containers[name][probe]
+        path = container["httpGet"]["path"] if "httpGet" in container else container["exec"]["command"][-1].removeprefix("http://127.0.0.1:8080")
+        return requests.get(url + path, timeout=10).status_code
+
+    with (
+        model_server.ModelServer(model_server.repl(model_server.answer("str(6 * 7)")), models=("gpt-5",)) as models,
+        started("codemode", containers["wasm-manager"], objects) as (manager, manager_url),
+        started("rlm", containers["rlm-inference"], objects, WASM_MANAGER_SERVICE_URL=manager_url, LLM_BASE_URL=models.url,
+                LLM_API_KEY=model_server.KEY) as (_, rlm_url),
+    ):  # fmt: skip
+        for name, url in (("wasm-manager", manager_url), ("rlm-inference", rlm_url)):
+            eventually(lambda: status(url, "readinessProbe", name) == 200, f"{name} is ready")
+            assert status(url, "livenessProbe", name) == 200
+        answer = requests.post(rlm_url + "/infer", json={"query": "What is six times seven?"}, timeout=60).json()
+        assert answer["success"] is True and answer["answer"] == "42" and answer["model"] == "gpt-5"
+        metrics = requests.get(rlm_url + "/metrics", timeout=10).text + requests.get(manager_url + "/metrics", timeout=10).text
+        assert {"rlm_inference_requests_total", "rlm_inference_duration_seconds", "rlm_code_generated_total", "wasm_sessions_active",
+                "wasm_execution_duration_seconds", "wasm_execution_errors_total"} <= set(re.findall(r"# TYPE (\w+)", metrics))  # fmt: skip
+        manager.kill()
+        manager.wait()
+        eventually(lambda: status(rlm_url, "readinessProbe", "rlm-inference") == 503, "the service is not ready without its manager")
+        assert status(rlm_url, "livenessProbe", "rlm-inference") == 200
