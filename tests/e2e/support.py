@@ -339,8 +339,11 @@ class Sidecar:
         return os.listdir(f"/proc/{self.process.pid}/fd")
 
     def descriptor_targets(self):
-        folder = f"/proc/{self.process.pid}/fd"
-        return [os.readlink(f"{folder}/{number}") for number in self.descriptors()]
+        targets = []
+        for number in self.descriptors():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                targets.append(os.readlink(f"/proc/{self.process.pid}/fd/{number}"))
+        return targets
 
     # --- its end
 

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import tempfile
+import time
 
 import pytest
 
@@ -307,6 +308,17 @@ def test_a_client_that_does_not_read(sidecar, session):
             assert name == "output"  # and no result
     stream.close()
     assert session.value("6 * 7") == "42"
+
+
+def test_a_long_silence():
+    """A stream that waits is not idle, however long it takes: IDLE_TIMEOUT is one second."""
+    with running_sidecar(IDLE_TIMEOUT="1") as sidecar:
+        session = sidecar.create()
+        with Stream(session, "print('begun')\ntools['go'].run()\nprint('done')", ["go"]) as stream:
+            call = stream.until("call")["call"]
+            time.sleep(3.5)
+            assert stream.reply(call, result=1).status_code == 200
+            assert stream.result()["stdout"] == "begun\ndone\n"
 
 
 def test_a_server_that_is_told_to_stop():

@@ -17,7 +17,8 @@ import pytest
 import requests
 
 from grpc_support import Rpc
-from support import CODEMODE, PATIENCE, Sidecar, eventually, running_sidecar
+from streams import events_of
+from support import CODEMODE, PATIENCE, Background, Sidecar, eventually, running_sidecar
 
 KEY = "key-behind-tls-77a1"
 _FOLDER = tempfile.TemporaryDirectory(prefix="codemode-tls-")
@@ -147,6 +148,36 @@ def test_much_both_ways(server):
     code = "text = '" + "x" * 900_000 + "'\nprint(text[:700_000])\nlen(text)"
     reply = session.ok(code)
     assert reply["result"] == "900000" and reply["stdout"] == "x" * 700_000 + "\n"
+    session.delete()
+
+
+def test_streams(server):
+    """Events come as they happen, calls are answered, and whoever leaves is noticed."""
+    session = server.create()
+    body = {"code": "print('begun', flush=True)\nprint(tools['ask'].run())\ntools['ask'].run()", "caller_tools": ["ask"]}
+    answer = server.request("POST", session.path + "/execute", json=body, headers={"Accept": "text/event-stream"}, stream=True)
+    events = events_of(line + b"\n" for line in answer.iter_lines(chunk_size=1))
+    seen = [next(events) for _ in range(3)]
+    assert [name for name, _ in seen] == ["start", "output", "call"] and seen[1][1]["text"] == "begun\n"
+    path = f"{session.path}/executions/{seen[0][1]['execution_id']}/calls"
+    other = Background(lambda: (server.request("POST", f"{path}/1", json={"result": "x" * 100_000}).status_code, server.hang_up())[0])
+    text = ""
+    for name, data in events:
+        if name == "call":
+            break
+        text += data["text"]
+    assert text == "x" * 100_000 + "\n" and other.result() == 200
+    answer.close()
+    eventually(lambda: session.info()["state"] == "idle", "its execution has ended")
+    session.delete()
+
+
+def test_a_large_value(server):
+    session = server.create()
+    data = bytes(range(256)) * 80_000
+    answer = server.request("PUT", f"{session.path}/variables/it", data=data, headers={"Content-Type": "application/octet-stream"})
+    assert answer.json()["length"] == len(data), answer.text
+    assert session.value("it == bytes(range(256)) * 80_000") == "True"
     session.delete()
 
 
