@@ -70,6 +70,11 @@ def resident_bytes(pid):
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def uses_asan(pid):
+    """Such a process keeps memory that it has freed."""
+    return "libasan" in pathlib.Path(f"/proc/{pid}/maps").read_text()
+
+
 def listening_port(pid):
     """The TCP port that a process listens on at the IPv4 loopback, or None. Asking the kernel leaves no moment
     in which another program could take a port that was meant for us."""

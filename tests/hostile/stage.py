@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 
-from support import PATIENCE, Sidecar, eventually, resident_bytes
+from support import PATIENCE, Sidecar, eventually, resident_bytes, uses_asan
 
 #: How much larger the gateway may be than before the first attack: heaps keep some of what they have had.
 SLACK_BYTES = 12 << 20
@@ -89,10 +89,6 @@ class Heartbeat:
     def stop(self):
         self._stop.set()
         self._thread.join(10)
-
-
-def uses_asan(pid):
-    return "libasan" in pathlib.Path(f"/proc/{pid}/maps").read_text()
 
 
 class Stage:
