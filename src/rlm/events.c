@@ -441,9 +441,13 @@ void cm_event_result(struct cm_node *n, const char *answer, size_t len, const st
 {
     struct event e;
 
-    if (n->said_result || !n->said || !cm_run_logs(n->run, CM_LIVE))
+    if (n->said_result)
         return;
     n->said_result = true;
+    if (!n->said) /* it has ended before its first turn */
+        cm_event_metadata(n);
+    if (!cm_run_logs(n->run, CM_LIVE))
+        return;
     begin(&e, "result", n);
     put_text(&e, "answer", answer, len, SIZE_MAX);
     put_key(&e, "error");

@@ -202,7 +202,7 @@ struct cm_node {
 /* The run ends soon; the first reason counts. */
 void cm_run_fail(struct cm_rlm_run *run, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void cm_run_answer(struct cm_rlm_run *run, char *answer, size_t len);
-/* Seconds that are left, 0 for no limit; never 0 otherwise. */
+/* Seconds for what a room below does: a little more than is left, 0 for no limit. */
 double cm_run_left(const struct cm_rlm_run *run);
 void cm_run_kill(struct cm_rlm_run *run);
 struct cm_llm_model *cm_run_model(struct cm_rlm_run *run, unsigned depth);

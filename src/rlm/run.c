@@ -21,6 +21,7 @@
 #define TOOLS_MAX    (4u << 20)
 #define PROMPT_MAX   (16u << 20)
 #define SUBCALLS_MAX 256
+#define LATER_S      1.0 /* that rooms below have beyond a run's time, so that its end has its own reason */
 #define LONGEST_S    (366 * 86400.0)
 
 /* The engine */
@@ -306,7 +307,7 @@ double cm_run_left(const struct cm_rlm_run *run)
 
     if (run->deadline_ns == 0)
         return 0;
-    return run->deadline_ns > now ? (double)(run->deadline_ns - now) / 1e9 : 0.001;
+    return run->deadline_ns > now ? (double)(run->deadline_ns - now) / 1e9 + LATER_S : LATER_S;
 }
 
 static void on_deadline(void *arg)
