@@ -145,6 +145,7 @@ WRAP(int, poll, (struct pollfd * list, nfds_t count, int ms), (list, count, ms))
 WRAP(ssize_t, getrandom, (void *to, size_t len, unsigned flags), (to, len, flags))
 WRAP(int, memfd_create, (const char *name, unsigned flags), (name, flags))
 WRAP(int, ftruncate, (int fd, off_t size), (fd, size))
+WRAP(ssize_t, pread64, (int fd, void *to, size_t len, off64_t at), (fd, to, len, at))
 
 int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *files, const posix_spawnattr_t *attr,
                 char *const argv[], char *const environment[])
