@@ -194,11 +194,11 @@ static void are_not_remembered(void **state)
     assert_int_equal(ask_with(&c, OWN, NULL), 0);
     assert_int_equal(ask_with(&d, OWN, NULL), 0);
     assert_int_equal(executed, 2);
+    assert_false(cm_run_repeated(d.run));
     finish(newest(), "2", NULL);
     finish(execs[0], "1", NULL);
     assert_string_equal(c.heard, "1");
     assert_string_equal(d.heard, "2");
-    assert_false(cm_run_repeated(d.run));
     struct cm_run_request rq = request("x", NULL);
     rq.idempotency_key = "again";
     rq.streamed = true;
