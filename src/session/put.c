@@ -174,8 +174,9 @@ struct cm_exec *cm_put_new(struct cm_sessions *m, const struct cm_limits *base, 
     p->name_len = req->name_len;
     memcpy(p->name, req->name, req->name_len);
     e->put = p;
-    e->limits.at[CM_LIMIT_TIMEOUT] += (double)(p->length / BYTES_PER_S);
-    e->limits.at[CM_LIMIT_CPU_TIME] += (double)(p->length / BYTES_PER_S);
+    uint64_t more_s = p->length / BYTES_PER_S;
+    e->limits.at[CM_LIMIT_TIMEOUT] += (double)more_s;
+    e->limits.at[CM_LIMIT_CPU_TIME] += (double)more_s;
     e->limits.at[CM_LIMIT_TOOL_CALLS] = 0; /* whoever calls one is no honest guest */
     return e;
 }

@@ -356,13 +356,12 @@ static void send_raw(int to, uint8_t detail, struct fuzz_in *in)
 static bool is_whole(int from, enum cm_ipc_role self)
 {
     uint8_t head[CM_IPC_HEADER_SIZE];
-    struct cm_ipc_header h;
+    struct cm_ipc_header h = {0};
+    bool begun = recv(from, head, sizeof head, MSG_PEEK | MSG_DONTWAIT) == (ssize_t)sizeof head;
     int waiting = 0;
 
-    if (recv(from, head, sizeof head, MSG_PEEK | MSG_DONTWAIT) != (ssize_t)sizeof head)
-        return false;
-    CHECK(cm_ipc_header_get(head, CM_IPC_GATEWAY, self, &h, NULL) == 0 && ioctl(from, FIONREAD, &waiting) == 0);
-    return (size_t)waiting >= sizeof head + h.len;
+    CHECK(!begun || cm_ipc_header_get(head, CM_IPC_GATEWAY, self, &h, NULL) == 0);
+    return begun && ioctl(from, FIONREAD, &waiting) == 0 && (size_t)waiting >= sizeof head + h.len;
 }
 
 /* Reads one frame. The first descriptor is handed out, further ones are closed. False when there is none. */
