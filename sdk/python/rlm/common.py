@@ -24,8 +24,8 @@ def session_source() -> str:
 
 @functools.lru_cache(maxsize=None)
 def prompt(name: str) -> str:
-    """A prompt's text, its variables in braces."""
-    return (_FOLDER / "prompts" / PROMPTS / f"{name}.md").read_text(encoding="utf-8").rstrip("\n")
+    """A prompt's text without its last line break, its variables in braces."""
+    return (_FOLDER / "prompts" / PROMPTS / f"{name}.md").read_text(encoding="utf-8")[:-1]
 
 
 def fill(template: str, /, **values: Any) -> str:

@@ -158,8 +158,7 @@ class Tree:
         """A reply, counted. A limit that it has passed breaks off the whole tree."""
         reply = self.client.ask(model, messages, scope, on_delta)
         used = reply.usage
-        if used.input_tokens or used.output_tokens:
-            usage.add(model.name, used.input_tokens, used.output_tokens, used.cost)
+        usage.add(model.name, used.input_tokens, used.output_tokens, used.cost if used.input_tokens or used.output_tokens else None)
         passed = self._passed()
         if passed is not None:
             self.scope.cancel(passed)
@@ -625,6 +624,7 @@ class _Block:
     def record(self) -> Event:
         result = self.result
         local = {name: value for name, value in (result.get("locals") or {}).items() if name in self.variables}
+        more = {"value": result.get("result"), "error": self.error}
         return {
             "code": self.code,
             "result": {
@@ -634,6 +634,7 @@ class _Block:
                 "execution_time": result.get("execution_time") or 0.0,
                 "rlm_calls": [self.subcalls[number].to_dict() for number in sorted(self.subcalls)],
                 "final_answer": self.final,
+                **{name: told for name, told in more.items() if told is not None},
             },
         }
 

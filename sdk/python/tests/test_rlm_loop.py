@@ -87,7 +87,7 @@ def test_sub_queries(sidecar):
     assert found[:3] == ["1", "2", "3"] and found[3].startswith("Error: bad_request: HTTP 400") and found[4] == "4"
     assert len(started) == len(ended) == 5 and (1, "sub", "two") in started
     assert [error for depth, model, seconds, error in ended if error and "no such thing" in error]
-    assert rlm.cost_summary()["model_usage_summaries"]["sub"]["total_calls"] == 4
+    assert rlm.cost_summary()["model_usage_summaries"]["sub"]["total_calls"] == 5
 
 
 def test_recursion(sidecar):
