@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -355,13 +354,12 @@ static void send_raw(int to, uint8_t detail, struct fuzz_in *in)
 /* The file of a CONTENT follows its head in a later turn. */
 static bool is_whole(int from, enum cm_ipc_role self)
 {
-    uint8_t head[CM_IPC_HEADER_SIZE];
+    static uint8_t all[8192];
     struct cm_ipc_header h = {0};
-    bool begun = recv(from, head, sizeof head, MSG_PEEK | MSG_DONTWAIT) == (ssize_t)sizeof head;
-    int waiting = 0;
+    ssize_t n = recv(from, all, sizeof all, MSG_PEEK | MSG_DONTWAIT);
 
-    CHECK(!begun || cm_ipc_header_get(head, CM_IPC_GATEWAY, self, &h, NULL) == 0);
-    return begun && ioctl(from, FIONREAD, &waiting) == 0 && (size_t)waiting >= sizeof head + h.len;
+    CHECK(n < CM_IPC_HEADER_SIZE || cm_ipc_header_get(all, CM_IPC_GATEWAY, self, &h, NULL) == 0);
+    return n >= (ssize_t)(CM_IPC_HEADER_SIZE + h.len);
 }
 
 /* Reads one frame. The first descriptor is handed out, further ones are closed. False when there is none. */
