@@ -140,10 +140,10 @@ void complete_event(struct completion *c, const char *type, const char *json, si
     struct cm_buf line;
 
     view_event(&c->view, type, json, len);
-    if (!c->trajectory_file || !cm_trajectory_wants(type, json, len))
+    if (!c->trajectory_file || !cm_infer_trajectory_wants(type, json, len))
         return;
     cm_buf_init(&line, RESULT_MAX);
-    if (cm_trajectory_put(&c->lines, type[0], json, len, &line) == 0)
+    if (cm_infer_trajectory_put(&c->lines, type[0], json, len, &line) == 0)
         fwrite(cm_buf_data(&line), 1, line.len, c->trajectory_file);
     fflush(c->trajectory_file);
     cm_buf_done(&line);
@@ -327,9 +327,9 @@ int cm_rlm_cli_complete(int argc, char **argv)
         return rc;
     cm_log_open(-1, CM_LOG_OFF);
     view_init(&c.view, c.quiet ? NULL : stderr, isatty(STDERR_FILENO) == 1);
-    cm_trajectory_init(&c.lines, RESULT_MAX);
+    cm_infer_trajectory_init(&c.lines, RESULT_MAX);
     rc = run(&c);
-    cm_trajectory_done(&c.lines);
+    cm_infer_trajectory_done(&c.lines);
     cm_fd_close(c.context.fd);
     if (c.trajectory_file && fclose(c.trajectory_file) != 0)
         rc = cm_args_error(CM_EXIT_FAILED, "%s: could not be written", c.trajectory);

@@ -40,7 +40,7 @@ struct completion {
     struct cm_rlm_context context; /* its descriptor is ours until it is taken; -1: none */
     struct view view;
     FILE *trajectory_file;
-    struct cm_trajectory lines;
+    struct cm_infer_trajectory lines;
     struct cm_timer *tick;
     struct cm_signal *interrupt;
     unsigned interrupts;

@@ -167,10 +167,10 @@ static int open_egress(struct cm_rlm_core *c, struct cm_err *err)
     return cm_egress_open(c->loop, &config, &c->egress, err);
 }
 
-/* Sessions of conversations rest as long as those do. */
+/* Sessions of conversations rest as long as those do. What it logs of each execution is for who looks closely. */
 static int open_own(struct cm_rlm_core *c, int log_fd, struct cm_err *err)
 {
-    static const char *const levels[] = {"DEBUG", "INFO", "WARNING", "ERROR"};
+    static const char *const levels[] = {"DEBUG", "WARNING", "WARNING", "ERROR"};
     const struct cm_rlm_conf *s = c->conf;
     const struct cm_own_sidecar_config config = {
         .path = s->codemode_path,

@@ -15,7 +15,7 @@ import threading
 import requests
 
 from model_server import KEY, by_model
-from support import BUILD, PATIENCE, Background, eventually, listening_port, resident_bytes
+from support import BUILD, PATIENCE, Background, eventually, resident_bytes
 
 RLM = BUILD / "rlm"
 
@@ -183,10 +183,15 @@ class Service(Driver):
     def wait_ready(self, deadline=30.0):
         def ready():
             assert self.process.poll() is None, f"the service ended with {self.process.returncode}:\n{self.log_text()}"
-            self.port = self.port or listening_port(self.process.pid)
+            self.port = self.port or self._told_port()
             return self.port and self.request("GET", "/ready", timeout=5).status_code == 200
 
         eventually(ready, "GET /ready answers 200", deadline)
+
+    def _told_port(self):
+        """Of the log: a service with a private sidecar holds the socket that that one listens on, too, and that one may log."""
+        told = re.search(r'"event":"serving".*"port":(\d+).*"model":', self.log_text())
+        return int(told.group(1)) if told else None
 
     @property
     def url(self):

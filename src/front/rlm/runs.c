@@ -210,7 +210,7 @@ void runs_follow(struct run *r, struct cm_request *rq, uint64_t after)
     while (w->at && w->at->id <= after)
         w->at = w->at->next;
     DL_APPEND(r->followers, w);
-    cm_request_stream(rq, "text/event-stream", BACKLOG_MAX, on_gone, w);
+    cm_request_stream(rq, "text/event-stream; charset=utf-8", BACKLOG_MAX, on_gone, w);
     cm_request_write(rq, ":\n\n", 3); /* so that the client has its headers at once */
     pump(w);
     infer_plan(r->f);
@@ -244,7 +244,7 @@ static void on_event(void *arg, const char *type, const char *json, size_t len)
 
     if (!e)
         return;
-    e->root = cm_trajectory_wants(type, json, len);
+    e->root = cm_infer_trajectory_wants(type, json, len);
     if (r->last)
         r->last->next = e;
     else

@@ -115,7 +115,7 @@ static void begin_stream(struct job *j)
     j->streams = true;
     j->alive.rq = j->rq;
     DL_APPEND(j->f->streams, &j->alive);
-    cm_request_stream(j->rq, "text/event-stream", ANSWER_MAX, on_gone, j);
+    cm_request_stream(j->rq, "text/event-stream; charset=utf-8", ANSWER_MAX, on_gone, j);
     chat_begin_stream(j->rq, &j->ask, j->run);
     infer_plan(j->f);
 }
@@ -343,17 +343,17 @@ void cm_infer_cancel_run(struct cm_request *rq)
 void cm_infer_show_trajectory(struct cm_request *rq)
 {
     struct run *r = run_of(rq);
-    struct cm_trajectory t;
+    struct cm_infer_trajectory t;
     struct cm_buf b;
     int rc = 0;
 
     if (!r)
         return;
     cm_buf_init(&b, ANSWER_MAX);
-    cm_trajectory_init(&t, ANSWER_MAX);
+    cm_infer_trajectory_init(&t, ANSWER_MAX);
     for (const struct event *e = r->first; e && rc == 0; e = e->next)
         if (e->root)
-            rc = cm_trajectory_put(&t, e->type, e->text + e->data, e->data_len, &b);
-    cm_trajectory_done(&t);
+            rc = cm_infer_trajectory_put(&t, e->type, e->text + e->data, e->data_len, &b);
+    cm_infer_trajectory_done(&t);
     cm_request_answer_buf(rq, 200, "application/x-ndjson", &b, rc);
 }
