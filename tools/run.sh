@@ -39,6 +39,10 @@ The sidecar serves on http://127.0.0.1:$1 (log: build/logs/sidecar.log). Try it 
   curl -s -X DELETE http://127.0.0.1:$1/session/\$S; echo
 
 or  build/codemode exec -c 'sum(range(10))'   or  ./dev shell.   Ctrl-C stops the sidecar.
+
+Recursive inference on it, with any model service that speaks as OpenAI's does (page: http://127.0.0.1:8000/ui):
+
+  WASM_MANAGER_SERVICE_URL=http://127.0.0.1:$1 LLM_BASE_URL=https://api.openai.com/v1 LLM_API_KEY=... LLM_MODEL=gpt-5 build/rlm serve
 TEXT
 }
 
