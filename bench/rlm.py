@@ -4,11 +4,12 @@
 import contextlib
 import os
 import pathlib
+import re
 import sys
 import threading
 import time
 
-from server import Failure, private_bytes, resident_bytes
+from server import Failure, resident_bytes
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
@@ -97,12 +98,14 @@ def descendants(pid):
 
 
 def session_bytes(server):
-    """Memory of the session that has most: its process's own pages, and what is saved of it in files in memory."""
+    """Memory of the session that has most: its process's own pages, and its files in memory, which hold the saved state."""
     most = 0
     for pid in descendants(server.process.pid):
         with contextlib.suppress(FileNotFoundError):
             if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith("codemode-sandb"):
-                most = max(most, sum(private_bytes(pid)) + files_bytes(pid))
+                status = pathlib.Path(f"/proc/{pid}/status").read_text()
+                own = sum(int(re.search(rf"{name}:\s+(\d+) kB", status).group(1)) * 1024 for name in ("RssAnon", "VmPTE"))
+                most = max(most, own + files_bytes(pid))
     return most
 
 
@@ -122,21 +125,25 @@ def service_bytes(server):
 
 
 def memory(bench, progress):
-    """A context of plain text, sent to the service, taken by a run, and gone."""
+    """A context of text, sent to the service, taken by a run, and gone."""
     seen = []
+
+    def cost(data):
+        for _ in range(3):
+            sent = server.send("/contexts", data, "text/plain")
+            infer(server, {"context_id": sent["context_id"]})
+        return (max(seen[-3:]) - small) / CONTEXT
+
     with model.ModelServer(script(3, lambda: seen.append(session_bytes(server)))) as models, bench.rlm(models) as server:
         for _ in range(3):
             infer(server, {"context": "short"})
-        progress("a run with 40 MiB of context")
+        progress("runs with 40 MiB of context")
         small, before = seen[-1], service_bytes(server)
         text = b"a line of some seventy characters, as there are so many in any text...\n"
-        for _ in range(3):
-            data = (text * (CONTEXT // len(text) + 1))[:CONTEXT]
-            sent = server.send("/contexts", data, "text/plain")
-            infer(server, {"context_id": sent["context_id"]})
-        after = service_bytes(server)
-    bench.add("RLM: session's memory / 40 MiB context", "ratio", value=(max(seen[-3:]) - small) / CONTEXT)
-    bench.add("RLM: service's memory afterwards / context", "ratio", value=(after - before) / CONTEXT)
+        text = (text * (CONTEXT // len(text) + 1))[:CONTEXT]
+        bench.add("RLM: session's memory / 40 MiB context", "ratio", value=cost(text))
+        bench.add("RLM: service's memory afterwards / context", "ratio", value=(service_bytes(server) - before) / CONTEXT)
+        bench.add("RLM: the session's, with one emoji in it", "ratio", value=cost(text[:-4] + "\N{SLIGHTLY SMILING FACE}".encode()))
 
 
 def measure(bench, percentiles, progress):
