@@ -107,6 +107,68 @@ static void waiting_for_queries_is_not_the_blocks_time(void **state)
     has(&world.requests, "Output:\n\"at last\"\nafter\n");
 }
 
+/* Bounds of what code can choose */
+
+static char *long_reply;
+
+static struct said answers_at_length(const char *model, const struct cm_llm_message *messages, size_t count)
+{
+    if (strcmp(model, "root") == 0)
+        return scripted(model, messages, count);
+    return SAID(long_reply);
+}
+
+static void replies_are_cut_to_what_a_call_may_return(void **state)
+{
+    const size_t size = 13u << 20;
+    struct cm_rlm_request q = request("q", "c");
+
+    (void)state;
+    long_reply = malloc(size + 1);
+    memset(long_reply, 'y', size);
+    long_reply[size] = '\0';
+    SCRIPT(SAID(BLOCK("llm one")), SAID(BLOCK("llms one|two")), SAID("FINAL(x)"));
+    world.reply = answers_at_length;
+    complete(&q);
+    ends_with_answer("x");
+    has(&world.requests, "characters dropped: more than a sub-query may return ...\"");
+    has(&world.requests, "characters dropped: more than a sub-query may return ...\"]");
+    free(long_reply);
+}
+
+static void a_block_makes_only_so_many_queries(void **state)
+{
+    struct cm_rlm_request q = request("q", "c");
+
+    (void)state;
+    SCRIPT(SAID(BLOCK("flood 10001\nflood 9999\nllms a|b\nllm c")), SAID(BLOCK("llm d")), SAID("FINAL(x)"));
+    complete(&q);
+    ends_with_answer("x");
+    assert_int_equal(times(&world.requests, "ToolError: a block may make 10000 sub-queries, no more"), 2 * 2);
+    assert_non_null(strstr(world.usage, "\"sub\":{\"total_calls\":10001,"));
+}
+
+static struct said children_are_quick(const char *model, const struct cm_llm_message *messages, size_t count)
+{
+    return strcmp(model, "root") == 0 ? scripted(model, messages, count) : SAID("FINAL(quick)");
+}
+
+static void a_run_starts_only_so_many_nodes(void **state)
+{
+    struct cm_rlm_request q = request("q", "c");
+
+    (void)state;
+    q.limits.max_depth = 2;
+    SCRIPT(SAID(BLOCK("floodr 1002")), SAID("FINAL(x)"));
+    world.reply = children_are_quick;
+    complete(&q);
+    ends_with_answer("x");
+    assert_int_equal(world.created, 1001);
+    has(&world.requests,
+        "\"quick\",\"Error: a run may start 1000 recursive queries, no more\",\"Error: a run may start 1000 "
+        "recursive queries, no more\"]");
+}
+
 /* Failures in the middle */
 
 static void a_weak_reply_is_asked_for_again(void **state)
@@ -407,6 +469,9 @@ int main(void)
         TEST(stops_in_time),
         TEST(a_block_has_its_own_time),
         TEST(waiting_for_queries_is_not_the_blocks_time),
+        TEST(replies_are_cut_to_what_a_call_may_return),
+        TEST(a_block_makes_only_so_many_queries),
+        TEST(a_run_starts_only_so_many_nodes),
         TEST(a_weak_reply_is_asked_for_again),
         TEST(other_failures_end_the_run),
         TEST(a_cut_reply_is_good_for_its_blocks),

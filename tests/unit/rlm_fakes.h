@@ -7,6 +7,7 @@
  *     print TEXT          error TEXT         final TEXT           variable NAME
  *     llm PROMPT          llms A|B|C         rlm PROMPT           rlms A|B|C      (prints the answer's JSON)
  *     part KEY TEXT       keyed KEY          call NAME JSON       (keyed: rlm_query of a text that was sent before)
+ *     flood N             floodr N           (a batch of N prompts: of llm_query, of rlm_query)
  *     hang                until an interrupt stuck                not even then
  *     die  gone  lost  rollback  refuse      ends of all kinds
  */
@@ -428,6 +429,19 @@ static void call_prompts(struct cm_sidecar_exec *x, const char *name, const char
     cm_buf_done(&b);
 }
 
+static void call_flood(struct cm_sidecar_exec *x, const char *name, int count)
+{
+    struct cm_buf b;
+
+    cm_buf_init(&b, 1 << 20);
+    cm_buf_puts(&b, "{\"prompts\":[");
+    for (int i = 0; i < count; i++)
+        cm_buf_puts(&b, i ? ",\"x\"" : "\"x\"");
+    cm_buf_puts(&b, "]}");
+    call(x, name, &b);
+    cm_buf_done(&b);
+}
+
 static void report(struct cm_sidecar_exec *x)
 {
     struct session *s = x->session;
@@ -495,7 +509,11 @@ static bool calls_here(struct cm_sidecar_exec *x, const char *line)
     char key[64], text[TEXT_MAX];
     struct cm_buf b;
 
-    if (strncmp(line, "llm ", 4) == 0)
+    if (strncmp(line, "flood ", 6) == 0)
+        call_flood(x, "rlm.llm_query_batched", atoi(line + 6));
+    else if (strncmp(line, "floodr ", 7) == 0)
+        call_flood(x, "rlm.rlm_query_batched", atoi(line + 7));
+    else if (strncmp(line, "llm ", 4) == 0)
         call_prompts(x, "rlm.llm_query", line + 4, false);
     else if (strncmp(line, "llms ", 5) == 0)
         call_prompts(x, "rlm.llm_query_batched", line + 5, true);
