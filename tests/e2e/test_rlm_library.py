@@ -20,12 +20,12 @@ import time
 import pytest
 
 from model_server import KEY, ModelServer, Reply, answer, by_model, grep_model, never, repl, rules, turns
-from support import PATIENCE, ROOT, Sidecar, eventually
+from support import CODEMODE, PATIENCE, ROOT, Sidecar, eventually
 
 SDK = ROOT / "sdk" / "python"
 sys.path.insert(0, str(SDK))
 
-from rlm import RLM, CancellationError, RLMLogger, SandboxError  # noqa: E402
+from rlm import RLM, CancellationError, RLMLogger, SandboxError, TimeoutExceededError  # noqa: E402
 from rlm.remote import SidecarExecutionConfig, create_sidecar_repl_factory  # noqa: E402
 
 GUIDE = re.findall(r"```python\n(.*?)```", (pathlib.Path(__file__).parent / "guide_usage.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -329,6 +329,29 @@ def test_a_sidecar_with_a_key(sidecar, monkeypatch):
         assert locked.sessions() == []
     finally:
         locked.stop()
+
+
+def test_a_sidecar_behind_tls(sidecar, tmp_path, monkeypatch):
+    """Also a connection that is encrypted is cut in its middle, whatever waits on it."""
+    command = [CODEMODE, "tls", "generate-certs", "-o", tmp_path / "certs", "--ecdsa"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60 * PATIENCE)
+    files = {"CODEMODE_TLS_CERT_FILE": str(tmp_path / "certs/server.crt"), "CODEMODE_TLS_KEY_FILE": str(tmp_path / "certs/server.key")}
+    authority = str(tmp_path / "certs/ca.crt")
+    monkeypatch.setenv("SSL_CERT_FILE", authority)
+    safe = Sidecar({"CODEMODE_TLS_ENABLED": "true", **files}, verify=authority)
+    try:
+        with ModelServer(repl(answer("len(context)"))) as models:
+            assert make(safe, models).completion("x" * 3_000_000, "q").response == "3000000"
+            models.script = rules((lambda r: r.is_loop, repl("llm_query('q')\n" + FOREVER)), ("", "r"))
+            for seconds in (0.5, 0.8, 1.1):
+                with pytest.raises(TimeoutExceededError):
+                    make(safe, models, max_timeout=seconds).completion("c", "q")
+                assert safe.sessions() == []
+        while MADE:
+            MADE.pop().close()
+        safe.check_clean()
+    finally:
+        safe.stop()
 
 
 def test_code_of_the_callers_runs_first(sidecar):

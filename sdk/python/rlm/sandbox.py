@@ -62,7 +62,7 @@ class Sandbox:
             try:
                 answer = self._post_session({"limits": limits}, scope)
             except SidecarUnavailable as error:
-                raise _failed("no session", error) from error
+                raise SandboxError(f"no session: {error.detail}. {error.remediation}", error.code) from error
             ident = answer.data.get("session_id")
             if answer.status == 200 and isinstance(ident, str):
                 return Session(self.transport, ident)

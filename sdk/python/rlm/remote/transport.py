@@ -44,6 +44,10 @@ class Call:
         self._aborted = False
         self._sock: Optional[socket.socket] = None
 
+    @property
+    def aborted(self) -> bool:
+        return self._aborted
+
     def attach(self, sock: Optional[socket.socket]) -> None:
         """Names the socket in use; raises SidecarUnavailable when the call was aborted already."""
         with self._lock:
@@ -131,7 +135,7 @@ class Transport:
         except BaseException as error:
             call.attach(None)
             conn.close()
-            if isinstance(error, (OSError, http.client.HTTPException)):
+            if isinstance(error, (OSError, http.client.HTTPException)) or (call.aborted and isinstance(error, Exception)):
                 raise _unavailable(where, error, sent) from error
             raise
 
@@ -193,7 +197,7 @@ class Stream:
                     break
                 left = None if left is None else left - len(piece)
                 yield piece
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:  # the latter of one cut by abort()
             raise _unavailable(self._where, error, True) from error
         if left:
             raise SidecarUnavailable(f"{self._where}: the answer ended in its middle")
