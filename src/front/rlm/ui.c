@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The page at /ui. Its files tell nobody anything; what they ask the service for, with the reader's key, does. */
+/* The page at /ui. Its files tell nobody anything; what they ask the service for, with the reader's key, does. The policy lets
+ * nothing become markup or script but these files, whatever a model, a context or a file says. */
 #include <stdio.h>
 #include <string.h>
 
@@ -9,7 +10,7 @@
 #define FILE_MAX (8u << 20)
 #define POLICY                                                                                                         \
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "              \
-    "font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 
 #define CM_UI(file, symbol, content_type)                                                                              \
     extern const unsigned char cm_ui_##symbol[];                                                                       \
