@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The RLM service's face, with an engine that does what the test says. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <utlist.h>
+
+#include "base/cleanup.h"
+#include "front/rlm/internal.h"
+#include "front/rlm/trajectory.h"
+
+static struct cm_rlm_conf conf;
+
+static int load(void **state)
+{
+    char *const argv[] = {"--llm-api-key=sk-home"};
+
+    (void)state;
+    return cm_rlm_conf_load(1, argv, &conf, NULL);
+}
+
+/* The engine */
+
+static struct {
+    struct cm_rlm_ops ops;
+    void *arg;
+    int fd, started, cancelled, refuse;
+    char query[64], model[64], sub[64];
+} engine;
+
+int cm_rlm_start(struct cm_rlm *r, const struct cm_rlm_request *req, const struct cm_rlm_ops *ops, void *arg,
+                 struct cm_rlm_run **ret, struct cm_err *err)
+{
+    (void)r;
+    if (req->context.fd >= 0)
+        close(req->context.fd);
+    engine.fd = req->context.fd;
+    if (engine.refuse)
+        return cm_err_set(err, engine.refuse, "not now");
+    engine.ops = *ops;
+    engine.arg = arg;
+    snprintf(engine.query, sizeof engine.query, "%s", req->query ? req->query : "");
+    snprintf(engine.model, sizeof engine.model, "%s", req->models[0].name);
+    snprintf(engine.sub, sizeof engine.sub, "%s", req->models[req->models_count - 1].name);
+    engine.started++;
+    *ret = (struct cm_rlm_run *)&engine;
+    return 0;
+}
+
+void cm_rlm_cancel(struct cm_rlm_run *run)
+{
+    (void)run;
+    engine.cancelled++;
+}
+
+const char *cm_rlm_run_id(const struct cm_rlm_run *run)
+{
+    static char id[32];
+
+    (void)run;
+    snprintf(id, sizeof id, "run-%d", engine.started);
+    return id;
+}
+
+int cm_rlm_conversation_open(struct cm_rlm *r, struct cm_rlm_conversation **ret, struct cm_err *err)
+{
+    (void)r;
+    (void)ret;
+    return cm_err_set(err, CM_ERR_SYSTEM, "none");
+}
+
+const char *cm_rlm_conversation_id(const struct cm_rlm_conversation *c)
+{
+    (void)c;
+    return "";
+}
+
+bool cm_rlm_conversation_busy(const struct cm_rlm_conversation *c)
+{
+    (void)c;
+    return false;
+}
+
+struct cm_rlm_conversation *cm_rlm_conversation_free(struct cm_rlm_conversation *c)
+{
+    (void)c;
+    return NULL;
+}
+
+/* Requests */
+
+static int read_ask(struct cm_ask *a, enum cm_ask_shape shape, const char *json, struct cm_err *err)
+{
+    cm_ask_init(a, shape, &conf, strdup(json), strlen(json));
+    return cm_ask_read(a, err);
+}
+
+static void reads_a_request(void **state)
+{
+    struct cm_ask a;
+    struct cm_err err;
+
+    (void)state;
+    assert_int_equal(
+        read_ask(&a, CM_ASK_RUN,
+                 "{\"sampling\":{\"temperature\":1},\"query\":\"a \\\"b\\\" \\u00e9\",\"context\":[1,{\"x\":2}] "
+                 ",\"max_depth\":3,\"max_budget\":0.5,\"recursive_models\":[\"m1\",\"m2\"],"
+                 "\"custom_tools\":{\"t\":1},\"orchestrator\":false,\"unknown\":[]}",
+                 &err),
+        0);
+    assert_string_equal(a.req.query, "a \"b\" \xc3\xa9");
+    assert_int_equal(a.req.context.kind, CM_CONTEXT_JSON);
+    assert_int_equal(a.req.context.len, 11);
+    assert_memory_equal(a.req.context.data, "[1,{\"x\":2}]", 11);
+    assert_int_equal(a.req.limits.max_depth, 3);
+    assert_int_equal(a.req.limits.max_iterations, 20);
+    assert_true(a.req.limits.max_budget == 0.5 && a.req.limits.execution_timeout_s == 30);
+    assert_int_equal(a.recursive_count, 2);
+    assert_string_equal(a.recursive[1], "m2");
+    assert_string_equal(a.sampling, "{\"temperature\":1}");
+    assert_string_equal(a.req.custom_tools, "{\"t\":1}");
+    assert_true(a.req.no_orchestrator && !a.req.compaction);
+    cm_ask_done(&a);
+}
+
+static void a_large_context_goes_to_a_file(void **state)
+{
+    size_t len = 300000;
+    cm_autofree char *json = malloc(len + 64), *back = malloc(len);
+    struct cm_ask a;
+
+    (void)state;
+    size_t head = (size_t)sprintf(json, "{\"query\":\"q\",\"context\":\"\\n");
+    memset(json + head, 'x', len - 1);
+    strcpy(json + head + len - 1, "\"}");
+    assert_int_equal(read_ask(&a, CM_ASK_RUN, json, NULL), 0);
+    assert_true(a.req.context.fd >= 0 && !a.req.context.data);
+    assert_int_equal(a.req.context.len, len);
+    assert_int_equal(pread(a.req.context.fd, back, len, 0), len);
+    assert_true(back[0] == '\n' && back[1] == 'x' && back[len - 1] == 'x');
+    cm_ask_done(&a);
+    assert_int_equal(a.req.context.fd, -1);
+}
+
+static void refuses_a_request(void **state)
+{
+    static const struct {
+        enum cm_ask_shape shape;
+        const char *json;
+        int code;
+        const char *says;
+    } cases[] = {
+        {CM_ASK_RUN, "", CM_ERR_BAD_JSON, ""},
+        {CM_ASK_RUN, "[]", CM_ERR_BAD_JSON, "no JSON object"},
+        {CM_ASK_RUN, "{\"query\":\"a\",\"query\":\"b\"}", CM_ERR_BAD_JSON, ""},
+        {CM_ASK_RUN, "{\"context\":1}", CM_ERR_BAD_REQUEST, "Query is required"},
+        {CM_ASK_RUN, "{\"query\":\"\\ud800\"}", CM_ERR_BAD_FIELD, "query"},
+        {CM_ASK_RUN, "{\"query\":\"a\\u0000b\"}", CM_ERR_BAD_FIELD, "query"},
+        {CM_ASK_RUN, "{\"query\":\"a\",\"max_depth\":17}", CM_ERR_BAD_FIELD,
+         "max_depth: must be a whole number from 1 to 16"},
+        {CM_ASK_RUN, "{\"query\":\"a\",\"max_timeout\":1e999}", CM_ERR_BAD_FIELD, "max_timeout"},
+        {CM_ASK_RUN, "{\"query\":\"a\",\"recursive_models\":[\"\"]}", CM_ERR_BAD_FIELD, "recursive_models"},
+        {CM_ASK_RUN, "{\"query\":\"a\",\"context\":1,\"context_id\":\"c\"}", CM_ERR_BAD_FIELD, "context_id"},
+        {CM_ASK_CHAT, "{\"messages\":{}}", CM_ERR_BAD_FIELD, "messages"},
+        {CM_ASK_CHAT, "{\"messages\":[1]}", CM_ERR_BAD_FIELD, "messages"},
+        {CM_ASK_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":3}]}", CM_ERR_BAD_FIELD, "messages"},
+        {CM_ASK_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"n\":2}", CM_ERR_BAD_FIELD, "n: must be"},
+        {CM_ASK_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"temperature\":3}", CM_ERR_BAD_FIELD,
+         "temperature"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < CM_COUNT_OF(cases); i++) {
+        struct cm_ask a;
+        struct cm_err err = {0};
+        int rc = read_ask(&a, cases[i].shape, cases[i].json, &err);
+        if (rc != cases[i].code || !strstr(err.text, cases[i].says))
+            fail_msg("%s: %d \"%s\"", cases[i].json, rc, err.text);
+        cm_ask_done(&a);
+    }
+}
+
+static void reads_a_chat(void **state)
+{
+    struct cm_ask a;
+
+    (void)state;
+    assert_int_equal(
+        read_ask(
+            &a, CM_ASK_CHAT,
+            "{\"model\":\"rlm\",\"messages\":[{\"role\":\"user\",\"content\":\"first\"},"
+            "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\\n\"},{\"type\":\"text\",\"text\":\"b\"}]}"
+            ","
+            "{\"role\":\"assistant\",\"content\":null}],\"stream\":true,\"stream_options\":{\"include_usage\":true},"
+            "\"temperature\":0.25,\"top_p\":1,\"max_tokens\":5,\"tools\":[]}",
+            NULL),
+        0);
+    assert_string_equal(a.req.query, "a\nb");
+    assert_int_equal(a.req.context.kind, CM_CONTEXT_JSON);
+    assert_int_equal(a.req.context.data[0], '[');
+    assert_non_null(memmem(a.req.context.data, a.req.context.len, "\"a\\n\"", 5)); /* as it was sent */
+    assert_string_equal(a.sampling, "{\"temperature\":0.25,\"top_p\":1}");
+    assert_true(a.stream && a.include_usage && a.answer_tokens == 5);
+    assert_int_equal(a.req.limits.max_tokens, 0); /* that is about something else */
+    cm_ask_done(&a);
+}
+
+/* Models */
+
+static void expect(const struct cm_llm_model *m, const char *name, enum cm_llm_api api, const char *url,
+                   const char *key)
+{
+    assert_string_equal(m->name, name);
+    assert_int_equal(m->api, api);
+    assert_string_equal(m->base_url, url);
+    assert_string_equal(m->api_key ? m->api_key : "", key);
+}
+
+static void fill(const char *arguments, const char *local, const char *model, struct cm_rlm_request *to)
+{
+    static struct cm_rlm_conf c;
+    static char text[1000], space[CM_MODELS_SPACE];
+    char *argv[10], *rest = text;
+    int argc = 0;
+
+    snprintf(text, sizeof text, "%s", arguments);
+    for (char *word; (word = strsep(&rest, " ")) && *word;)
+        argv[argc++] = word;
+    assert_int_equal(cm_rlm_conf_load(argc, argv, &c, NULL), 0);
+    *to = (struct cm_rlm_request){0};
+    cm_models_fill(&c, local, model, NULL, 0, space, to);
+}
+
+static void a_key_goes_where_it_belongs(void **state)
+{
+    struct cm_rlm_request q;
+
+    (void)state;
+    fill("--llm-api-key=k", NULL, NULL, &q);
+    assert_int_equal(q.models_count, 1);
+    expect(&q.models[0], "gpt-5", CM_LLM_OPENAI, "https://api.openai.com/v1", "k");
+    fill("--llm-api-key=k", NULL, "claude-x", &q); /* a caller's choice: another place */
+    expect(&q.models[0], "claude-x", CM_LLM_ANTHROPIC, "https://api.anthropic.com", "");
+    fill("--llm-api-key=k --anthropic-api-key=a", NULL, "claude-x", &q);
+    expect(&q.models[0], "claude-x", CM_LLM_ANTHROPIC, "https://api.anthropic.com", "a");
+    fill("--llm-api-key=k --model=claude-x", NULL, NULL, &q);
+    expect(&q.models[0], "claude-x", CM_LLM_ANTHROPIC, "https://api.anthropic.com", "k");
+    fill("--llm-api-key=k --base-url=http://here/v1", NULL, "claude-x", &q);
+    expect(&q.models[0], "claude-x", CM_LLM_OPENAI, "http://here/v1", "k");
+    fill("--llm-api-key=k --recursive-base-url=http://there/v1", NULL, NULL, &q);
+    assert_int_equal(q.models_count, 2);
+    expect(&q.models[1], "gpt-5", CM_LLM_OPENAI, "http://there/v1", "");
+    fill("--llm-api-key=k --recursive-base-url=http://there/v1 --recursive-api-key=r --recursive-model=x,y", NULL, NULL,
+         &q);
+    assert_int_equal(q.models_count, 3);
+    expect(&q.models[2], "y", CM_LLM_OPENAI, "http://there/v1", "r");
+    fill("--llm-api-key=k --recursive-api-key=r --recursive-model=x,claude-y", NULL, NULL, &q);
+    expect(&q.models[1], "x", CM_LLM_OPENAI, "https://api.openai.com/v1", "r");
+    expect(&q.models[2], "claude-y", CM_LLM_ANTHROPIC, "https://api.anthropic.com", "");
+    fill("", "http://127.0.0.1:9/v1", NULL, &q);
+    expect(&q.models[0], "gpt-5", CM_LLM_OPENAI, "http://127.0.0.1:9/v1", "");
+}
+
+/* Runs */
+
+static struct run *start(struct cm_infer *f, const char *json, const char *owner, struct cm_err *err)
+{
+    struct cm_ask a;
+    struct run *r = NULL;
+    struct run_order order = {.ask = &a, .owner = owner, .correlation = "c"};
+
+    assert_int_equal(read_ask(&a, CM_ASK_RUN, json, err), 0);
+    if (runs_start(f, &order, &r, err) < 0)
+        r = NULL;
+    cm_ask_done(&a);
+    return r;
+}
+
+static void say(struct run *r, const char *type, size_t len)
+{
+    char *json = malloc(len + 100);
+    int head = sprintf(json, "{\"type\":\"%s\",\"node\":0,\"prompt\":[],\"text\":\"", type);
+
+    memset(json + head, 'x', len);
+    strcpy(json + head + len, "\"}");
+    engine.ops.event(r, type, json, strlen(json));
+    free(json);
+}
+
+static void end(struct run *r, const char *answer)
+{
+    struct cm_rlm_result res = {.answer = answer, .answer_len = strlen(answer), .partial = "", .usage = "{}"};
+
+    engine.ops.done(r, &res);
+}
+
+static unsigned count(const struct run *r, char type)
+{
+    unsigned n = 0;
+
+    for (const struct event *e = r->first; e; e = e->next)
+        n += e->type == type;
+    return n;
+}
+
+static void events_are_bounded(void **state)
+{
+    struct cm_infer f = {.config.conf = &conf};
+
+    (void)state;
+    conf.run_events = 100000;
+    conf.total_run_events = 1 << 20;
+    struct run *r = start(&f, "{\"query\":\"q\"}", "", NULL);
+    say(r, "metadata", 10);
+    say(r, "iteration", 10);
+    for (int i = 0; i < 1000; i++)
+        say(r, "delta", 1000);
+    assert_in_range(r->bytes, 90000, 100000);
+    assert_int_equal(r->bytes, f.run_bytes);
+    assert_int_equal(r->event_count, 1002);
+    assert_int_equal(r->last->id, 1002);
+    assert_int_equal(count(r, 'm') + count(r, 'i'), 2); /* a trajectory needs them */
+    say(r, "iteration", 200000); /* larger than all: it is there, and alone */
+    assert_ptr_equal(r->first, r->last);
+    end(r, "done");
+    runs_free(&f);
+    assert_int_equal(f.run_bytes, 0);
+}
+
+static void runs_are_bounded(void **state)
+{
+    struct cm_infer f = {.config.conf = &conf};
+    struct run *r[5];
+
+    (void)state;
+    conf.kept_runs = 3;
+    for (int i = 0; i < 5; i++)
+        r[i] = start(&f, "{\"query\":\"q\"}", "", NULL);
+    assert_int_equal(f.running, 5);
+    for (int i = 0; i < 5; i++)
+        end(r[i], "x");
+    assert_int_equal(f.run_count, 3);
+    assert_null(runs_find(&f, "run-1", ""));
+    conf.total_run_events = 5000;
+    struct run *large = start(&f, "{\"query\":\"q\"}", "", NULL);
+    say(large, "output", 4000);
+    char answer[2001] = {0};
+    memset(answer, 'y', 2000);
+    end(large, answer); /* its events make room first, then whole runs */
+    assert_non_null(runs_find(&f, large->id, ""));
+    assert_null(large->first);
+    assert_in_range(f.run_bytes, 2000, 5000);
+    conf.total_run_events = 1 << 20;
+    runs_free(&f);
+    conf.kept_runs = 200;
+}
+
+static void runs_have_owners(void **state)
+{
+    struct cm_infer f = {.config.conf = &conf};
+
+    (void)state;
+    struct run *r = start(&f, "{\"query\":\"q\",\"model\":\"big\",\"recursive_models\":[\"small\"]}", "ann", NULL);
+    assert_string_equal(engine.model, "big");
+    assert_string_equal(engine.sub, "small");
+    assert_ptr_equal(runs_find(&f, r->id, "ann"), r);
+    assert_null(runs_find(&f, r->id, "bob"));
+    assert_null(runs_find(&f, "", "ann"));
+    end(r, "x");
+    runs_free(&f);
+}
+
+/* A context is used up by the run that has begun with it, and by no other. */
+static void contexts_wait_for_their_run(void **state)
+{
+    struct cm_infer f = {.config.conf = &conf};
+    struct context *c = calloc(1, sizeof *c);
+    struct cm_err err;
+
+    (void)state;
+    strcpy(c->id, "context-1");
+    strcpy(c->owner, "ann");
+    c->fd = dup(STDOUT_FILENO);
+    c->len = 7;
+    DL_APPEND(f.contexts, c);
+    f.context_bytes = 7;
+    assert_null(start(&f, "{\"query\":\"q\",\"context_id\":\"context-1\"}", "bob", &err));
+    assert_int_equal(err.code, CM_ERR_NO_CONTEXT);
+    engine.refuse = CM_ERR_OVERLOADED;
+    assert_null(start(&f, "{\"query\":\"q\",\"context_id\":\"context-1\"}", "ann", &err));
+    assert_int_equal(err.code, CM_ERR_OVERLOADED);
+    assert_ptr_equal(f.contexts, c);
+    engine.refuse = 0;
+    struct run *r = start(&f, "{\"query\":\"q\",\"context_id\":\"context-1\"}", "ann", &err);
+    assert_non_null(r);
+    assert_null(f.contexts);
+    assert_int_equal(f.context_bytes, 0);
+    end(r, "x");
+    runs_free(&f);
+}
+
+static void a_trajectory_has_all_messages(void **state)
+{
+    static const struct {
+        const char *type, *json, *line;
+    } cases[] = {
+        {"metadata", "{\"node\":0}", "{\"node\":0}\n"},
+        {"iteration", "{\"node\":0,\"prompt\":[1,2],\"response\":\"a\"}",
+         "{\"node\":0,\"prompt\":[1,2],\"response\":\"a\"}\n"},
+        {"iteration", "{\"node\":0,\"prompt\":[3],\"response\":\"b\"}",
+         "{\"node\":0,\"prompt\":[1,2,{\"role\":\"assistant\",\"content\":\"a\"},3],\"response\":\"b\"}\n"},
+        {"compaction", "{\"node\":0}", ""},
+        {"iteration", "{\"node\":0,\"prompt\":[4],\"response\":\"c\"}",
+         "{\"node\":0,\"prompt\":[4],\"response\":\"c\"}\n"},
+    };
+    struct cm_infer_trajectory t;
+    cm_autobuf struct cm_buf b;
+
+    (void)state;
+    cm_buf_init(&b, 1000);
+    cm_infer_trajectory_init(&t, 1000);
+    for (size_t i = 0; i < CM_COUNT_OF(cases); i++) {
+        size_t len = strlen(cases[i].json);
+        cm_buf_clear(&b);
+        assert_true(cm_infer_trajectory_wants(cases[i].type, cases[i].json, len));
+        assert_int_equal(cm_infer_trajectory_put(&t, cases[i].type[0], cases[i].json, len, &b), 0);
+        assert_string_equal(cm_buf_data(&b), cases[i].line);
+    }
+    assert_false(cm_infer_trajectory_wants("iteration", "{\"node\":1}", 10));
+    assert_false(cm_infer_trajectory_wants("delta", "{\"node\":0}", 10));
+    cm_infer_trajectory_done(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reads_a_request),
+        cmocka_unit_test(a_large_context_goes_to_a_file),
+        cmocka_unit_test(refuses_a_request),
+        cmocka_unit_test(reads_a_chat),
+        cmocka_unit_test(a_key_goes_where_it_belongs),
+        cmocka_unit_test(events_are_bounded),
+        cmocka_unit_test(runs_are_bounded),
+        cmocka_unit_test(runs_have_owners),
+        cmocka_unit_test(contexts_wait_for_their_run),
+        cmocka_unit_test(a_trajectory_has_all_messages),
+    };
+
+    return cmocka_run_group_tests_name("infer", tests, load, NULL);
+}
