@@ -4,9 +4,11 @@
 import contextlib
 import json
 import os
+import pathlib
 import pty
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -371,6 +373,55 @@ def test_errors_of_chat_have_openais_shape(service, models):
 def test_models_are_listed(service):
     told = service.request("GET", "/v1/models").json()
     assert told["object"] == "list" and [model["id"] for model in told["data"]] == ["rlm", "rlm/root"]
+
+
+OPENAI = "openai@6.49.0"
+
+CLIENT = """
+import OpenAI from "openai";
+const client = new OpenAI({ baseURL: process.argv[2], apiKey: "none" });
+const ask = (more) => client.chat.completions.create({ model: "rlm", messages: [{ role: "user", content: "Go." }], ...more });
+const told = {};
+if (process.argv[3] === "fails") {
+  for (const model of ["rlm", "gpt-9"]) await ask({ model }).catch((error) => { told[model] = [error.status, error.code]; });
+} else {
+  const plain = await ask({});
+  told.plain = [plain.choices[0].message.content, plain.usage.total_tokens > 0];
+  told.streamed = "";
+  for await (const chunk of await ask({ stream: true })) told.streamed += chunk.choices[0]?.delta?.content ?? "";
+  told.models = [];
+  for await (const model of await client.models.list()) told.models.push(model.id);
+}
+console.log(JSON.stringify(told));
+"""
+
+
+@pytest.fixture(scope="module")
+def openai_client():
+    """A folder with OpenAI's own client for node; fetched once."""
+    if not shutil.which("npm"):
+        pytest.skip("node and npm are not installed")
+    cache = pathlib.Path(os.environ.get("CODEMODE_CACHE") or pathlib.Path.home() / ".cache/codemode") / "openai-npm"
+    cache.mkdir(parents=True, exist_ok=True)
+    wanted = cache / "node_modules/openai/package.json"
+    if not wanted.exists() or json.loads(wanted.read_text())["version"] != OPENAI.split("@")[1]:
+        command = ["npm", "install", "--prefix", str(cache), "--no-audit", "--no-fund", "--loglevel", "error", OPENAI]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+        if done.returncode:
+            pytest.skip(f"npm install {OPENAI} failed: {done.stderr.strip()[:200]}")
+    (cache / "client.mjs").write_text(CLIENT)
+    return lambda service, *more: json.loads(
+        subprocess.run(["node", str(cache / "client.mjs"), service.url + "/v1", *more], capture_output=True, text=True, check=True, timeout=60 * PATIENCE).stdout
+    )
+
+
+def test_openais_own_client(service, models, openai_client):
+    models.script = root(repl(answer("'from code: é'")))
+    assert openai_client(service) == {"plain": ["from code: é", True], "streamed": "from code: é", "models": ["rlm", "rlm/root"]}
+    models.script = fail(401)
+    before = service.metric("rlm_inference_requests_total")
+    assert openai_client(service, "fails") == {"rlm": [500, "model_failed"], "gpt-9": [404, "not_found"]}
+    assert service.metric("rlm_inference_requests_total") == before + 1, "a failed run is not repeated"
 
 
 # --- the private sidecar
