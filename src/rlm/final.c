@@ -56,7 +56,8 @@ static size_t text_end(const char *text, size_t len, const struct cm_final_line 
             open++;
         } else if (text[i] == ')') {
             bool ends = ends_line(text, len, i + 1);
-            if (--open < least && open <= 0 && ends)
+            open--;
+            if (open < least && open <= 0 && ends)
                 return i;
             if (open < least)
                 least = open;

@@ -59,9 +59,9 @@ static bool wants_summary(const struct cm_node *n)
 
     if (!q->compaction || n->turn <= n->compacted || n->turn == q->limits.max_iterations)
         return false;
-    uint64_t used = n->tokens > 0 ? n->tokens : n->history.tokens;
+    uint64_t used = (n->tokens > 0 ? n->tokens : n->history.tokens) + n->pending.len / 4;
     double window = cm_llm_window(n->run->rlm->llm, n->model->name);
-    return (double)(used + n->pending.len / 4) >= window * q->compaction_threshold;
+    return (double)used >= window * q->compaction_threshold;
 }
 
 static void begin_summary(struct cm_node *n)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What replies hold, what outputs look like, and the prompts: the cases of rlm/cases, which the Python library's tests read, too. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -33,12 +35,13 @@ static char *read_file(const char *name, size_t *ret_len)
     char path[4096];
 
     snprintf(path, sizeof path, "%s/%s", getenv("CM_RLM"), name);
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
     char *text = calloc(1, 1 << 20);
-    *ret_len = fread(text, 1, 1 << 20, f);
-    assert_true(*ret_len < 1 << 20);
-    fclose(f);
+    ssize_t n = read(fd, text, 1 << 20);
+    assert_true(n > 0 && n < 1 << 20);
+    close(fd);
+    *ret_len = (size_t)n;
     return text;
 }
 
