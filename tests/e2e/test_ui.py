@@ -291,6 +291,25 @@ def test_large_outputs_are_shown_piece_by_piece(page, service):
     assert page.all(".output .more button") == []
 
 
+def test_of_many_sub_calls_some_are_shown(page, service):
+    """The first ones and the failures; the others when they are asked for."""
+
+    def reply(request):
+        return fail(400, "not liked") if request.last == "q 150" else "r"
+
+    script = root(repl("print(len(llm_query_batched([f'q {i}' for i in range(200)])))"), repl(answer("'done'")), sub=reply)
+    page.open(service, f"#/run/{start(service, script)}")
+    page.status("succeeded")
+    page.one(".tree-row.failed", "q 150")
+    page.one(".call", "q 150")
+    assert len(page.all(".tree-row.llm")) < 20 and len(page.all(".call")) < 30
+    page.click(".tree-row.more")
+    page.click(".tree-row", "q 199")
+    page.one(".call[open]", "q 199")
+    page.click(".more-calls")
+    assert len(page.all(".tree-row.llm")) == 200 and len(page.all(".call")) == 200
+
+
 def test_a_trajectory_is_read_from_disk(page, service, tmp_path):
     ident = run_deep(service)
     page.open(service, f"#/run/{ident}")

@@ -243,7 +243,7 @@ const HANDLERS = {
     node.result = event;
     node.ended = time(event.timestamp) || node.began + number(event.execution_time) * 1000;
     if (node.id === 0) run.ended = true;
-    for (const turn of node.turns) touch(turn);
+    for (const turn of node.turns) if (!turn.done) touch(turn);
     if (node.call) touch(node.call.turn);
   },
 };

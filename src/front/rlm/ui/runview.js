@@ -12,6 +12,7 @@ const LIMITS = {
   error_threshold_exceeded: "Too many errors in a row",
   cancelled: "Cancelled",
 };
+const FEW = 20; // sub-calls of a block that are shown at first, beside runs and failures
 const LIVE_OUTPUT = 8000; // characters of the end of a running block's output
 const FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([\w-]*)[^\n]*\n([^]*?)(?:^ {0,3}\1[ \t]*$|$(?![^]))/gm;
 
@@ -92,6 +93,7 @@ export class RunView {
       cards: new Map(),
       drawn: "",
     });
+    this.wanted = new Set(); // sub-calls that were looked for, blocks whose calls are all shown
     this.tree = new Tree((row) => this.select(row));
     this.head = h("header", { class: "run-head" });
     this.outcome = h("div", { class: "outcome", "aria-live": "polite" });
@@ -241,7 +243,10 @@ export class RunView {
   select(row) {
     this.selected = row.key;
     const node = row.kind === "node" ? row.node : row.turn.node;
-    if (row.call) setOpen(`c${row.call.n}`);
+    if (row.call) {
+      setOpen(`c${row.call.n}`);
+      this.wanted.add(row.call.n);
+    }
     if (row.turn) setOpen(cardKey(row.turn));
     const again = row.turn && this.cards.get(cardKey(row.turn));
     if (again) again.version = -1;
@@ -466,7 +471,7 @@ export class RunView {
       "section",
       { class: "block", "aria-label": `Block ${at + 1}` },
       block.code && code(`${name}.code`, block.code),
-      this.calls(block),
+      this.calls(name, block),
       outputs(`${name}.out`, block, running),
       h(
         "div",
@@ -478,14 +483,24 @@ export class RunView {
     );
   }
 
-  calls(block) {
+  // A batch may have hundreds: some of them, and those that somebody looks for.
+  calls(name, block) {
     if (block.calls.length === 0) return null;
-    return h(
+    const wanted = (call, at) => at < FEW || call.kind === "rlm" || call.error || this.wanted.has(call.n);
+    const shown = this.wanted.has(name) ? block.calls : block.calls.filter(wanted);
+    const left = block.calls.length - shown.length;
+    const all = h("button", { type: "button", class: "link more-calls" }, `${count(left)} more sub-calls`);
+    const element = h(
       "div",
       { class: "subcalls" },
-      block.calls.slice(0, 500).map((call) => this.call(call)),
-      block.calls.length > 500 && h("p", { class: "muted" }, `${count(block.calls.length - 500)} more`),
+      shown.map((call) => this.call(call)),
+      left > 0 && all,
     );
+    all.addEventListener("click", () => {
+      this.wanted.add(name);
+      element.replaceWith(this.calls(name, block));
+    });
+    return element;
   }
 
   call(call) {
