@@ -420,7 +420,7 @@ void cm_event_iteration(struct cm_node *n)
         return;
     begin(&e, "iteration", n);
     put_iteration(&e, n, CM_LIVE);
-    n->shown = n->history.count;
+    n->shown = n->history.count - 1; /* the reply is told with the next turn */
     say(&e, n);
 }
 

@@ -14,6 +14,7 @@
 #include "wire/json.h"
 
 #define OUR_CODE_S   60.0 /* for code of ours */
+#define REPORT_S     1.0 /* at least, for what asks values that a model's code has made: they may answer slowly, or never */
 #define LONGEST_S    86400.0 /* for a block: its time is counted here, and waiting for sub-queries is not part of it */
 #define INTERRUPT_MS 15000 /* between an interrupt and the end of a sidecar's patience, and ours */
 
@@ -285,10 +286,13 @@ void cm_execute(struct cm_node *n, const char *code, size_t len)
 {
     static const struct cm_sidecar_ops ops = {on_output, on_call, on_call_gone, on_done};
     bool block = n->state == CM_NODE_BLOCK, asks = n->state == CM_NODE_REPORT || n->state == CM_NODE_LOOKUP;
+    const double report_s = fmax(n->run->request.limits.execution_timeout_s, REPORT_S);
     const struct cm_sidecar_code c = {
         .code = code,
         .len = len,
-        .timeout_s = block ? LONGEST_S : OUR_CODE_S,
+        .timeout_s = block  ? LONGEST_S
+                     : asks ? report_s
+                            : OUR_CODE_S,
         .caller_tools = block  ? block_tools
                         : asks ? report_tools
                                : NULL,

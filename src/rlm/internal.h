@@ -214,6 +214,8 @@ void cm_ask_cancel(struct cm_ask *ask);
 
 /* node.c */
 struct cm_node *cm_node_new(struct cm_rlm_run *run, struct cm_slot *slot, unsigned depth, struct cm_err *err);
+/* Breaks off what is under way for it. */
+void cm_node_stop(struct cm_node *node);
 /* Ends it without a word to whoever waits for it. */
 void cm_node_abort(struct cm_node *node, const struct cm_err *err);
 /* The end of a node: goes to its slot or its run. Takes the answer over. */

@@ -65,7 +65,7 @@ struct cm_node *cm_node_new(struct cm_rlm_run *run, struct cm_slot *slot, unsign
     return n;
 }
 
-static void stop(struct cm_node *n)
+void cm_node_stop(struct cm_node *n)
 {
     cm_ask_cancel(&n->ask);
     if (n->op)
@@ -116,7 +116,7 @@ static void free_node(struct cm_node *n)
 
 void cm_node_abort(struct cm_node *n, const struct cm_err *err)
 {
-    stop(n);
+    cm_node_stop(n);
     cm_event_result(n, NULL, 0, err);
     leave_session(n);
     free_node(n);
@@ -127,7 +127,7 @@ static void end_child(struct cm_node *n, const char *answer, size_t len, const s
 {
     struct cm_slot *slot = n->slot;
 
-    stop(n);
+    cm_node_stop(n);
     cm_event_result(n, answer, len, err);
     leave_session(n);
     cm_slot_child_ended(slot, n, answer, len, err);

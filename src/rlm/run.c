@@ -249,6 +249,7 @@ static void on_end(void *arg)
     cm_buf_init(&usage, 1 << 20);
     if (cm_usage_json(&root->usage, &usage) < 0)
         cm_buf_clear(&usage);
+    cm_node_stop(root); /* so that nothing is said of it behind its result */
     cm_event_result(root, run->answer, run->answer_len, &run->err);
     root->partial = NULL;
     cm_node_abort(root, &run->err);

@@ -17,9 +17,8 @@
 #include "rlm/prompts.h"
 #include "wire/json.h"
 
-#define MODEL_NAME_MAX 256
-#define NOTE_MAX       200 /* bytes of the note behind a reply that was cut */
-#define RESERVE        1024 /* bytes of the answer that each reply finds room in */
+#define NOTE_MAX 200 /* bytes of the note behind a reply that was cut */
+#define RESERVE  1024 /* bytes of the answer that each reply finds room in */
 
 static void pump(struct cm_batch *b);
 
@@ -46,7 +45,6 @@ static void free_batch(struct cm_batch *b)
     for (size_t i = 0; i < b->count; i++)
         free_slot(&b->slots[i]);
     free(b->slots);
-    free(b->model_name);
     free(b);
 }
 
@@ -235,6 +233,8 @@ static void start_plain(struct cm_slot *s)
         return;
     }
     s->message = (struct cm_llm_message){CM_LLM_USER, s->prompt.data, (size_t)s->prompt.len};
+    if (s->message.len == 0)
+        s->message = (struct cm_llm_message){CM_LLM_USER, " ", 1}; /* a message without a text is refused by some */
     s->ask = (struct cm_ask){
         .node = s->batch->node,
         .model = &s->batch->model,
@@ -357,27 +357,29 @@ int cm_text_take(struct cm_node *n, struct cm_json_value *v, struct cm_parts_tex
     return cm_parts_take(&n->parts, key.value.raw, len, ret);
 }
 
+/* The run's own models only: what code asks for must not choose what the caller's key pays for. */
+static const struct cm_llm_model *model_named(const struct cm_rlm_request *q, const char *name, size_t len)
+{
+    for (unsigned i = 0; i < q->models_count; i++)
+        if (strlen(q->models[i].name) == len && memcmp(q->models[i].name, name, len) == 0)
+            return &q->models[i];
+    return q->other.name && strlen(q->other.name) == len && memcmp(q->other.name, name, len) == 0 ? &q->other : NULL;
+}
+
 static int take_model(struct cm_batch *b, struct cm_json_value *v)
 {
     const struct cm_rlm_request *q = &b->node->run->request;
-    const struct cm_llm_model *next = cm_run_model(b->node->run, b->node->depth + 1);
+    const struct cm_llm_model *next = cm_run_model(b->node->run, b->node->depth + 1), *named;
     size_t len;
 
     b->model = !b->recursive && q->other.name ? q->other : *next;
     if (is_json_null(v))
         return 0;
-    if (v->kind != CM_JSON_STRING || !cm_json_decode(v, &len) || len == 0 || len > MODEL_NAME_MAX ||
-        memchr(v->raw, '\0', len))
+    if (v->kind != CM_JSON_STRING || !cm_json_decode(v, &len))
         return CM_ERR_BAD_FIELD;
-    b->model_name = strndup(v->raw, len);
-    if (!b->model_name)
-        return CM_ERR_NO_MEMORY;
-    b->model.name = b->model_name;
-    if (q->other.name && strcmp(q->other.name, b->model_name) == 0)
-        b->model = q->other;
-    for (unsigned i = 0; i < q->models_count; i++)
-        if (strcmp(q->models[i].name, b->model_name) == 0)
-            b->model = q->models[i];
+    named = model_named(q, v->raw, len);
+    if (named)
+        b->model = *named;
     return 0;
 }
 

@@ -30,7 +30,6 @@ struct cm_batch {
     unsigned call; /* the sidecar's number */
     bool recursive; /* rlm_query */
     bool single; /* the answer is a text, not a list */
-    char *model_name; /* that code has asked for, or NULL */
     struct cm_llm_model model; /* that answers */
     unsigned bound; /* queries at once */
     size_t count, next_slot, running, done;

@@ -272,12 +272,12 @@ static void models_are_chosen(void **state)
 
     (void)state;
     q.other = (struct cm_llm_model){.name = "other", .base_url = "http://other"};
-    SCRIPT(SAID(BLOCK("llm one\nllm two@special\nllm three@sub")), SAID("FINAL(x)"));
+    SCRIPT(SAID(BLOCK("llm one\nllm two@sub\nllm three@not-one-of-them")), SAID("FINAL(x)"));
     complete(&q);
     ends_with_answer("x");
     has(&world.requests, "other\nUSER one\n");
-    has(&world.requests, "special\nUSER two\n");
-    has(&world.requests, "sub\nUSER three\n");
+    has(&world.requests, "sub\nUSER two\n");
+    has(&world.requests, "other\nUSER three\n"); /* the name of no model of the run means the usual one */
 }
 
 static void batches_are_bounded(void **state)
