@@ -190,8 +190,8 @@ class Service(Driver):
 
     def _told_port(self):
         """Of the log: a service with a private sidecar holds the socket that that one listens on, too, and that one may log."""
-        told = re.search(r'"event":"serving".*"port":(\d+).*"model":', self.log_text())
-        return int(told.group(1)) if told else None
+        told = self.logged("serving", "model")
+        return told[0]["port"] if told else None
 
     @property
     def url(self):
@@ -199,6 +199,11 @@ class Service(Driver):
 
     def log_text(self):
         return pathlib.Path(self._log.name).read_text(encoding="utf-8", errors="replace")
+
+    def logged(self, event, *members):
+        """The lines of the log with this event and these members."""
+        lines = [json.loads(line) for line in self.log_text().split("\n")[:-1] if line.startswith("{")]
+        return [line for line in lines if line["event"] == event and all(name in line for name in members)]
 
     def request(self, method, path, **kwargs):
         if not hasattr(self._local, "http"):
@@ -220,6 +225,10 @@ class Service(Driver):
             if tools is not None:
                 members[name] = {key: self.tool(value) for key, value in tools.items()}
         return {"query": query, "model": model, "recursive_models": list(recursive_models), **members}
+
+    def file_of(self, run):
+        """The lines of a run's trajectory file; none when it has ended before it could begin."""
+        return next((lines for lines in self.trajectories() if lines and lines[0]["run_id"] == run), [])
 
     @staticmethod
     def tool(value):
@@ -295,12 +304,25 @@ class ServiceRun:
             url = f"{self.service.url}/runs/{self.id}/events"
             with http.get(url, stream=True, timeout=120 * PATIENCE) as answer:
                 assert answer.status_code == 200, answer.text
-                for line in answer.iter_lines():
-                    if line.startswith(b"data:"):
-                        self.events.append(json.loads(line[5:]))
+                rest = []  # iter_lines() takes long over long lines
+                for piece in answer.iter_content(None):
+                    *lines, end = piece.split(b"\n")
+                    for line in lines:
+                        rest.append(line)
+                        whole, rest = b"".join(rest), []
+                        if whole.startswith(b"data:"):
+                            self.events.append(json.loads(whole[5:]))
+                    rest.append(end)
 
     def seen(self, kind):
         return [event for event in list(self.events) if event["type"] == kind]
+
+    def _compare(self, lines):
+        """What the service tells of a trajectory is what is in the file, but for the turns of children."""
+        told = self.service.request("GET", f"/runs/{self.id}/trajectory").content.split(b"\n")[:-1]
+        told = [json.loads(line) for line in told]
+        assert [(line["type"], line.get("response")) for line in told] == [(line["type"], line.get("response")) for line in lines]
+        assert [line.get("prompt") for line in told] == [line.get("prompt") for line in lines]
 
     def cancel(self):
         answer = self.service.request("POST", f"/runs/{self.id}/cancel")
@@ -311,8 +333,8 @@ class ServiceRun:
         told = self.service.request("GET", f"/runs/{self.id}").json()
         assert told["status"] in ("succeeded", "failed", "cancelled"), told
         assert (told["status"] == "succeeded") == (told["error"] is None), told
-        told_lines = self.service.request("GET", f"/runs/{self.id}/trajectory").content.split(b"\n")[:-1]
-        lines = [json.loads(line) for line in told_lines]
+        lines = self.service.file_of(self.id)
+        self._compare(lines)
         last = [event for event in self.events if event["node"] == 0][-1]
         assert last["type"] == "result" and last["answer"] == told["answer"], last
         assert KEY not in json.dumps(self.events) + json.dumps(lines), "the key is in the events"
@@ -426,4 +448,4 @@ class LibraryRun(Background):
         eventually(ended, "the run has ended", 30)
 
 
-DRIVERS = {"library": Library}
+DRIVERS = {"service": Service, "library": Library}
