@@ -24,7 +24,7 @@ bool cm_infer_trajectory_wants(const char *type, const char *json, size_t len)
     return cm_json_object((char *)json, len, m, 1, NULL) == 0 && m[0].value.len == 1 && m[0].value.raw[0] == '0';
 }
 
-/* Those that are new in this turn; the next turn has its answer behind them. */
+/* Those that are new in this turn: what the model has said, and what it was told then. */
 static int add_messages(struct cm_buf *to, const struct cm_json_value *prompt)
 {
     int rc = prompt->len > 2 && to->len > 0 ? cm_buf_puts(to, ",") : 0;
@@ -32,31 +32,20 @@ static int add_messages(struct cm_buf *to, const struct cm_json_value *prompt)
     return rc < 0 ? rc : cm_buf_append(to, prompt->raw + 1, prompt->len - 2);
 }
 
-static int add_response(struct cm_buf *to, const struct cm_json_value *response)
-{
-    int rc = response->kind == CM_JSON_STRING ? cm_buf_puts(to, ",{\"role\":\"assistant\",\"content\":") : 1;
-
-    if (rc != 0)
-        return rc < 0 ? rc : 0;
-    if ((rc = cm_buf_append(to, response->raw, response->len)) < 0)
-        return rc;
-    return cm_buf_puts(to, "}");
-}
-
 static int put_iteration(struct cm_infer_trajectory *t, const char *json, size_t len, struct cm_buf *to)
 {
-    struct cm_json_member m[] = {{.name = "prompt"}, {.name = "response"}};
+    struct cm_json_member m[] = {{.name = "prompt"}};
     const struct cm_json_value *v = &m[0].value;
     int rc;
 
-    if (cm_json_object((char *)json, len, m, 2, NULL) < 0 || v->kind != CM_JSON_ARRAY || v->len < 2)
+    if (cm_json_object((char *)json, len, m, 1, NULL) < 0 || v->kind != CM_JSON_ARRAY || v->len < 2)
         return cm_buf_append(to, json, len);
     size_t before = (size_t)(v->raw - json), behind = before + v->len;
     if ((rc = add_messages(&t->prompts, v)) < 0 || (rc = cm_buf_append(to, json, before)) < 0 ||
         (rc = cm_buf_puts(to, "[")) < 0 || (rc = cm_buf_append(to, cm_buf_data(&t->prompts), t->prompts.len)) < 0 ||
-        (rc = cm_buf_puts(to, "]")) < 0 || (rc = cm_buf_append(to, json + behind, len - behind)) < 0)
+        (rc = cm_buf_puts(to, "]")) < 0)
         return rc;
-    return add_response(&t->prompts, &m[1].value);
+    return cm_buf_append(to, json + behind, len - behind);
 }
 
 int cm_infer_trajectory_put(struct cm_infer_trajectory *t, char type, const char *json, size_t len, struct cm_buf *to)

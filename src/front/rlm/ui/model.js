@@ -230,7 +230,7 @@ const HANDLERS = {
 
   iteration(run, node, event) {
     finishTurn(node.turn(number(event.iteration)), event, list(event.prompt), node.messages);
-    node.messages += list(event.prompt).length + 1;
+    node.messages += list(event.prompt).length;
   },
 
   compaction(run, node, event) {
