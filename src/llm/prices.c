@@ -51,10 +51,10 @@ static bool read_price(void *arg, const char *name, size_t len, const struct cm_
     struct cm_llm_row *row = r->row;
     double n = value->kind == CM_JSON_NUMBER ? cm_json_number(value) : -1;
     bool window = is(name, len, "window");
-    double ignored, *to = is(name, len, "input")          ? &row->input
-                          : is(name, len, "cached_input") ? &row->cached
-                          : is(name, len, "output")       ? &row->output
-                                                          : &ignored;
+    double ignored = 0, *to = is(name, len, "input")          ? &row->input
+                              : is(name, len, "cached_input") ? &row->cached
+                              : is(name, len, "output")       ? &row->output
+                                                              : &ignored;
 
     if (window && n >= 1 && n <= WINDOW_MAX)
         row->window = (unsigned)n;
