@@ -302,12 +302,12 @@ def test_of_many_sub_calls_some_are_shown(page, service):
     page.status("succeeded")
     page.one(".tree-row.failed", "q 150")
     page.one(".call", "q 150")
-    assert len(page.all(".tree-row.llm")) < 20 and len(page.all(".call")) < 30
+    eventually(lambda: len(page.all(".tree-row.llm")) < 20 and len(page.all(".call")) < 30, "most of them are folded")
     page.click(".tree-row.more")
     page.click(".tree-row", "q 199")
     page.one(".call[open]", "q 199")
     page.click(".more-calls")
-    assert len(page.all(".tree-row.llm")) == 200 and len(page.all(".call")) == 200
+    eventually(lambda: len(page.all(".tree-row.llm")) == 200 and len(page.all(".call")) == 200, "all of them are shown")
 
 
 def test_a_trajectory_is_read_from_disk(page, service, tmp_path):
