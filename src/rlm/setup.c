@@ -130,16 +130,17 @@ static int write_code(const struct cm_node *n, struct cm_buf *to)
     const char *session = cm_prompt_session(&len);
     int rc;
 
-    if ((rc = cm_buf_puts(to, "import sys, types\nsys.modules['rlm_session'] = types.ModuleType('rlm_session')\n"
+    /* No name of ours is left among those of the code, and none of its own is lost. */
+    if ((rc = cm_buf_puts(to, "__import__('sys').modules['rlm_session'] = __import__('types').ModuleType('rlm_session')\n"
                               "exec(compile(")) < 0 ||
         (rc = cm_json_put_string(to, session, len)) < 0 ||
         (rc = cm_buf_printf(to,
-                            ", 'rlm_session.py', 'exec'), sys.modules['rlm_session'].__dict__)\n"
-                            "sys.modules['rlm_session'].install(globals(), contexts=%u, histories=%u)\n",
+                            ", 'rlm_session.py', 'exec'), __import__('rlm_session').__dict__)\n"
+                            "__import__('rlm_session').install(globals(), contexts=%u, histories=%u)\n",
                             n->contexts, n->histories)) < 0 ||
-        (n->tools && (rc = cm_buf_puts(to, "sys.modules['rlm_session'].add(_rlm_tools)\ndel _rlm_tools\n")) < 0))
+        (n->tools && (rc = cm_buf_puts(to, "__import__('rlm_session').add(_rlm_tools)\ndel _rlm_tools\n")) < 0))
         return rc;
-    return cm_buf_printf(to, "del sys, types\n__import__('rlm_session').about('context_%u')\n", n->contexts - 1);
+    return cm_buf_printf(to, "__import__('rlm_session').about('context_%u')\n", n->contexts - 1);
 }
 
 static void run_code(struct cm_node *n)
