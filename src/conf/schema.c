@@ -244,8 +244,10 @@ static int load_file(const struct cm_schema *s, const char *path, void *conf, st
 int cm_schema_environment(const struct cm_schema *s, void *ret, struct cm_err *err)
 {
     cm_autofree char *conf = malloc(s->size);
-    int rc = conf ? cm_schema_defaults(s, conf, err) : cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for settings");
 
+    if (!conf)
+        return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for settings");
+    int rc = cm_schema_defaults(s, conf, err);
     if (rc < 0 || (rc = load_environment(s, conf, err)) < 0 || (rc = s->check(conf, err)) < 0)
         return rc;
     memcpy(ret, conf, s->size);
@@ -256,8 +258,10 @@ int cm_schema_load(const struct cm_schema *s, int argc, char *const *argv, void 
 {
     const char *path = NULL;
     cm_autofree char *conf = malloc(s->size);
-    int rc = conf ? cm_schema_defaults(s, conf, err) : cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for settings");
 
+    if (!conf)
+        return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for settings");
+    int rc = cm_schema_defaults(s, conf, err);
     rc = rc ? rc : load_flags(s, argc, argv, NULL, &path, err);
     path = choose_file(s, path);
     rc = rc || !path ? rc : load_file(s, path, conf, err);
@@ -284,9 +288,10 @@ int cm_schema_reload(const struct cm_schema *s, void *conf, char *ret_changed, c
 {
     struct cm_conf_source *source = cm_schema_source(s, conf);
     cm_autofree char *fresh = malloc(s->size);
-    int rc = fresh ? cm_schema_load(s, source->argc, source->argv, fresh, err)
-                   : cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for settings");
 
+    if (!fresh)
+        return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for settings");
+    int rc = cm_schema_load(s, source->argc, source->argv, fresh, err);
     if (rc < 0)
         return rc;
     *ret_changed = *ret_kept = '\0';

@@ -111,8 +111,10 @@ int complete_here(struct completion *c, struct cm_err *err)
 {
     const struct cm_rlm_core_config config = {.conf = &c->conf, .sidecar_log = -1};
     struct here *h = calloc(1, sizeof *h);
-    int rc = h ? check_model(c, err) : cm_err_set(err, CM_ERR_NO_MEMORY, "no memory");
 
+    if (!h)
+        return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory");
+    int rc = check_model(c, err);
     c->backend = h;
     if (rc == 0)
         rc = cm_rlm_core_open(c->loop, &config, &h->core, err);

@@ -319,13 +319,11 @@ static int put_settings(struct cm_buf *b, const struct cm_rlm_conf *s)
 
 static void ask_run(struct there *t)
 {
-    int rc;
-
     cm_buf_clear(&t->body);
-    if ((rc = cm_buf_puts(&t->body, "{\"query\":")) < 0 ||
-        (rc = cm_json_put_string(&t->body, t->c->query, strlen(t->c->query))) < 0 ||
-        (*t->context_id && (rc = cm_buf_printf(&t->body, ",\"context_id\":\"%s\"", t->context_id)) < 0) ||
-        (rc = put_settings(&t->body, &t->c->conf)) < 0 || (rc = cm_buf_puts(&t->body, "}")) < 0) {
+    if (cm_buf_puts(&t->body, "{\"query\":") < 0 ||
+        cm_json_put_string(&t->body, t->c->query, strlen(t->c->query)) < 0 ||
+        (*t->context_id && cm_buf_printf(&t->body, ",\"context_id\":\"%s\"", t->context_id) < 0) ||
+        put_settings(&t->body, &t->c->conf) < 0 || cm_buf_puts(&t->body, "}") < 0) {
         complete_fail(t->c, CM_EXIT_USAGE, "--query: is too long");
         return;
     }

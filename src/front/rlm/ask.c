@@ -204,7 +204,7 @@ static bool take_one_model(void *arg, struct cm_json_value *value)
         l->rc = bad(l->r, RECURSIVE_MODELS, "a list of up to 7 names");
     else
         l->rc = decode(l->r, RECURSIVE_MODELS, value, &name);
-    if (l->rc == 0 && !*name)
+    if (l->rc == 0 && (!name || !*name))
         l->rc = bad(l->r, RECURSIVE_MODELS, "a list of names");
     if (l->rc == 0)
         a->recursive[a->recursive_count++] = name;

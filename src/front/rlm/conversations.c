@@ -42,7 +42,7 @@ void cm_infer_create_conversation(struct cm_request *rq)
     struct cm_err err;
     char json[100];
 
-    if (open_conversation(f, infer_owner(rq), &c, &err) < 0) {
+    if (open_conversation(f, infer_owner(rq), &c, &err) < 0 || !c) {
         cm_request_fail(rq, &err);
         return;
     }

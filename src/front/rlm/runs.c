@@ -222,7 +222,7 @@ static struct event *new_event(struct run *r, const char *type, const char *json
 {
     char head[128];
     int head_len =
-        snprintf(head, sizeof head, "event: %.40s\nid: %llu\ndata: ", type, (unsigned long long)(r->event_count + 1));
+        snprintf(head, sizeof head, "event: %.40s\nid: %llu\ndata: ", type, (unsigned long long)r->event_count + 1);
     struct event *e = len > EVENT_MAX ? NULL : malloc(sizeof *e + (size_t)head_len + len + 3);
 
     if (!e)
