@@ -12,12 +12,14 @@
 #define ANTHROPIC_TOKENS 32768 /* its API does not go without a number */
 #define SAMPLING_MAX     (1u << 20)
 
-/* Members that are ours to write. */
+/* Members that are ours to write. A name with escapes in it may be any of them. */
 static bool is_ours(const struct cm_llm_model *model, const char *name, size_t len)
 {
     static const char *const always[] = {"model", "messages", "stream", "stream_options", "system", "n"};
     static const char *const tokens[] = {"max_tokens", "max_completion_tokens"};
 
+    if (memchr(name, '\\', len))
+        return true;
     for (size_t i = 0; i < CM_COUNT_OF(always); i++)
         if (strlen(always[i]) == len && strncmp(always[i], name, len) == 0)
             return true;

@@ -60,6 +60,11 @@ static void requests_of_openai(void **state)
     writes(&m, 5, 1, CM_LLM_NO_STREAM | CM_LLM_COMPLETION_TOKENS,
            "{\"model\":\"gpt-5\",\"messages\":[{\"role\":\"user\",\"content\":\"Why\\n\"}],\"temperature\":0.5,"
            "\"stop\":[\"x\"],\"max_completion_tokens\":99}");
+    m.sampling = "{\"mod\\u0065l\":\"other\",\"top_k\":3,\"m\\u0065ssages\":[],\"\\u006e\":9,"
+                 "\"max_tok\\u0065ns\":5}"; /* the same names, for whoever reads them */
+    writes(&m, 5, 1, CM_LLM_NO_STREAM,
+           "{\"model\":\"gpt-5\",\"messages\":[{\"role\":\"user\",\"content\":\"Why\\n\"}],\"top_k\":3,"
+           "\"max_tokens\":99}");
     m.max_output_tokens = 0;
     m.sampling = "{\"max_tokens\":5}";
     writes(&m, 5, 1, CM_LLM_NO_STREAM,
