@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/url.h"
 #include "rlm/output.h"
 #include "rlm/prompts.h"
 #include "rlm/subcalls.h"
@@ -129,6 +130,14 @@ static void put_others(struct event *e, const struct cm_rlm_request *q)
     put(e, "]", 1);
 }
 
+static void put_place(struct event *e, const char *base_url)
+{
+    char shown[CM_URL_SHOWN_MAX];
+
+    cm_url_show(base_url ? base_url : "", shown);
+    put_words(e, "base_url", base_url ? shown : NULL);
+}
+
 static void put_metadata(struct event *e, const struct cm_node *n)
 {
     const struct cm_rlm_request *q = &n->run->request;
@@ -140,7 +149,7 @@ static void put_metadata(struct event *e, const struct cm_node *n)
     put_key(e, "backend_kwargs");
     put(e, "{", 1);
     put_words(e, "model_name", n->model->name);
-    put_words(e, "base_url", n->model->base_url);
+    put_place(e, n->model->base_url);
     put(e, "}", 1);
     put_words(e, "environment_type", "codemode");
     put_raw(e, "environment_kwargs", "{}", 2);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/url.h"
 #include "conf/rlm.h"
 #include "egress/egress.h"
 #include "ev/loop.h"
@@ -45,6 +46,12 @@ struct cm_rlm_core {
 
 /* Readiness */
 
+/* For those who read logs, and for whoever asks whether we are ready. */
+static void show_sidecar(const struct cm_rlm_core *c, char ret[static CM_URL_SHOWN_MAX])
+{
+    cm_url_show(c->own ? cm_own_sidecar_url(c->own) : c->conf->wasm_manager_service_url, ret);
+}
+
 static void tell_change(struct cm_rlm_core *c)
 {
     void (*changed)(void *arg) = c->changed;
@@ -58,6 +65,7 @@ static void on_pong(void *arg, bool ready)
 {
     struct cm_rlm_core *c = arg;
     bool before = c->sidecar_ready;
+    char where[CM_URL_SHOWN_MAX];
 
     c->ping = NULL;
     c->sidecar_ready = ready;
@@ -65,8 +73,9 @@ static void on_pong(void *arg, bool ready)
     cm_timer_start(c->look, ready ? LOOK_MS : LOOK_SOON_MS, 0);
     if (before == ready)
         return;
+    show_sidecar(c, where);
     cm_log(ready ? CM_LOG_INFO : CM_LOG_WARNING, ready ? "sidecar_ready" : "sidecar_not_ready",
-           CM_LOG_STR("url", c->own ? cm_own_sidecar_url(c->own) : c->conf->wasm_manager_service_url));
+           CM_LOG_STR("url", where));
     tell_change(c);
 }
 
@@ -82,12 +91,13 @@ static void on_look(void *arg)
 static const char *why_no_sidecar(struct cm_rlm_core *c)
 {
     const char *problem = c->own ? cm_own_sidecar_problem(c->own) : "";
+    char where[CM_URL_SHOWN_MAX];
 
+    show_sidecar(c, where);
     if (*problem)
         snprintf(c->reason, sizeof c->reason, "%s", problem);
     else
-        snprintf(c->reason, sizeof c->reason, "the sidecar is not ready: %.200s",
-                 c->own ? "it is starting" : c->conf->wasm_manager_service_url);
+        snprintf(c->reason, sizeof c->reason, "the sidecar is not ready: %.200s", c->own ? "it is starting" : where);
     return c->reason;
 }
 

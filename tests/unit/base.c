@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/random.h"
+#include "base/url.h"
 #include "base/utf8.h"
 
 static void err_table_and_words(void **state)
@@ -137,6 +138,27 @@ static void utf8_finds_cut_characters(void **state)
     assert_int_equal(cm_utf8_cut_start("x", 1), 0);
 }
 
+static void urls_are_shown_without_secrets(void **state)
+{
+    static const char *const rows[][2] = {
+        {"http://localhost:11434/v1", "http://localhost:11434/v1"},
+        {"https://me:SECRET@gateway.example:8443/v1/", "https://gateway.example:8443/v1/"},
+        {"https://me:SE@CRET@[::1]:8443/a@b", "https://[::1]:8443/a@b"},
+        {"https://x.example/openai?api-version=1&key=SECRET", "https://x.example/openai"},
+        {"https://x.example?key=me@SECRET", "https://x.example"},
+        {"https://x.example/#SECRET", "https://x.example/"},
+        {"SECRET@host/path", "host/path"},
+        {"", ""},
+    };
+    char shown[CM_URL_SHOWN_MAX];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        cm_url_show(rows[i][0], shown);
+        assert_string_equal(shown, rows[i][1]);
+    }
+}
+
 static void clock_and_random(void **state)
 {
     char ts[CM_CLOCK_ISO8601_MAX], a[33], b[33];
@@ -159,7 +181,7 @@ int main(void)
         cmocka_unit_test(err_table_and_words),     cmocka_unit_test(err_wrap_cuts_what_does_not_fit),
         cmocka_unit_test(buf_keeps_its_maximum),   cmocka_unit_test(buf_reserve_and_commit),
         cmocka_unit_test(utf8_replaces_bad_bytes), cmocka_unit_test(utf8_finds_cut_characters),
-        cmocka_unit_test(clock_and_random),
+        cmocka_unit_test(clock_and_random),        cmocka_unit_test(urls_are_shown_without_secrets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -555,11 +555,14 @@ static void writes_a_trajectory(void **state)
     q.limits.max_depth = 3;
     q.models[2] = (struct cm_llm_model){.name = "deepest", .base_url = "http://model", .api_key = "SECRET"};
     q.models_count = 3;
+    q.models[0].base_url = "http://me:SECRET@model/v1?key=SECRET";
     world.reply = tree_reply;
     complete(&q);
     ends_with_answer("top");
+    assert_null(strstr(cm_buf_data(&world.events), "SECRET"));
     char *text = only_file(log_dir), *line, *save = NULL;
     assert_null(strstr(text, "SECRET"));
+    assert_non_null(strstr(text, "\"base_url\":\"http://model/v1\""));
     assert_non_null(strstr(text, "\"metadata\":{\"run_metadata\":{\"root_model\":\"sub\""));
     assert_non_null(strstr(text, "\"run_metadata\":{\"root_model\":\"deepest\"")); /* inside the above */
     unsigned lines = 0;
