@@ -286,6 +286,18 @@ def test_contexts_and_conversations_expire(models, tmp_path):
         eventually(lambda: infer(service, query="q", conversation_id=talk).status_code == 404, "the conversation ends", 10, 1.5)
 
 
+def test_small_contexts_have_a_bound_too(models, tmp_path):
+    """Each is a byte and a descriptor: by their bytes alone there could be as many as there are descriptors."""
+    send = lambda service: service.request("POST", "/contexts", data=b"x", headers={"Content-Type": "text/plain"})  # noqa: E731
+    with own_service(models, tmp_path) as service:
+        told = [send(service) for _ in range(1024)]
+        assert {answer.status_code for answer in told} == {200}
+        refused = send(service)
+        assert refused.status_code == 503 and refused.json()["code"] == "overloaded"
+        assert service.request("DELETE", f"/contexts/{told[0].json()['context_id']}").status_code == 200
+        assert send(service).status_code == 200
+
+
 def test_a_conversation_keeps_its_session(service, models):
     talk = service.request("POST", "/conversations").json()["conversation_id"]
     models.script = root(repl("kept = 41\n" + answer("'first'")))

@@ -391,6 +391,7 @@ static void contexts_wait_for_their_run(void **state)
     c->len = 7;
     DL_APPEND(f.contexts, c);
     f.context_bytes = 7;
+    f.context_count = 1;
     assert_null(start(&f, "{\"query\":\"q\",\"context_id\":\"context-1\"}", "bob", &err));
     assert_int_equal(err.code, CM_ERR_NO_CONTEXT);
     engine.refuse = CM_ERR_OVERLOADED;
@@ -402,6 +403,7 @@ static void contexts_wait_for_their_run(void **state)
     assert_non_null(r);
     assert_null(f.contexts);
     assert_int_equal(f.context_bytes, 0);
+    assert_int_equal(f.context_count, 0);
     end(r, "x");
     runs_free(&f);
 }

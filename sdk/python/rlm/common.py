@@ -8,6 +8,7 @@ import json
 import pathlib
 import re
 from typing import Any, Dict, Mapping, Optional
+from urllib.parse import urlsplit, urlunsplit
 
 _FOLDER = pathlib.Path(__file__).parent / "shared"
 PROMPTS = "v1"
@@ -42,6 +43,12 @@ def fill(template: str, /, **values: Any) -> str:
 
 def filled(name: str, /, **values: Any) -> str:
     return fill(prompt(name), **values)
+
+
+def shown(url: str) -> str:
+    """What of a URL may be seen: not who it logs in as, with what password, nor its query, where some services want their key."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 @functools.lru_cache(maxsize=None)

@@ -15,7 +15,8 @@
 #include "front/rlm/internal.h"
 #include "wire/json.h"
 
-#define ID_DIGITS 16
+#define ID_DIGITS    16
+#define CONTEXTS_MAX 1024 /* at once, however small: each has a descriptor */
 
 /* The check */
 
@@ -111,12 +112,17 @@ static void answer_context(struct check *c)
     struct context *x = c->context;
     char json[200];
 
+    if (f->context_count >= CONTEXTS_MAX) {
+        infer_fail(c->rq, CM_ERR_OVERLOADED, "too many contexts wait for their run");
+        return;
+    }
     if (f->context_bytes + x->len > f->config.conf->total_contexts) {
         infer_fail(c->rq, CM_ERR_OVERLOADED, "too many contexts wait for their run (TOTAL_CONTEXTS)");
         return;
     }
     x->until_ns = cm_clock_ns() + f->config.conf->context_ttl * CM_NS_PER_S;
     DL_APPEND(f->contexts, x);
+    f->context_count++;
     f->context_bytes += x->len;
     c->context = NULL;
     show_bytes(f);
@@ -227,6 +233,7 @@ struct context *contexts_find(struct cm_infer *f, const char *id, const char *ow
 void contexts_drop(struct cm_infer *f, struct context *c)
 {
     DL_DELETE(f->contexts, c);
+    f->context_count--;
     f->context_bytes -= c->len;
     show_bytes(f);
     free_context(c);

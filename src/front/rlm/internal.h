@@ -97,6 +97,7 @@ struct cm_infer {
     unsigned run_count, running;
     size_t run_bytes;
     struct context *contexts;
+    unsigned context_count;
     uint64_t context_bytes;
     struct conversation *conversations;
     unsigned conversation_count;
