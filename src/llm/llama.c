@@ -85,6 +85,19 @@ static unsigned choose_port(void)
 
 /* ---- its process */
 
+/* It needs none of our keys, and with one of its own (LLAMA_API_KEY) it would refuse us. Changes the child's copy. */
+static void drop_keys(char **variables)
+{
+    char **to = variables;
+
+    for (char **from = variables; *from; from++) {
+        size_t name = strcspn(*from, "=");
+        if (name < 4 || memcmp(*from + name - 4, "_KEY", 4) != 0)
+            *to++ = *from;
+    }
+    *to = NULL;
+}
+
 /* In the child, between fork and exec. */
 static _Noreturn void become(const char *program, char *const *argv, int out, pid_t parent)
 {
@@ -96,6 +109,7 @@ static _Noreturn void become(const char *program, char *const *argv, int out, pi
     signal(SIGPIPE, SIG_DFL);
     setpgid(0, 0); /* Ctrl-C is for us */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    drop_keys(environ);
     if (getppid() == parent && null >= 0 && dup2(null, 0) == 0 && dup2(out, 1) == 1 && dup2(out, 2) == 2)
         execve(program, argv, environ);
     _exit(127);

@@ -30,6 +30,7 @@ static const char script[] =
     "how = open(here + '/how').read()\n"
     "with open(here + '/starts', 'a') as f: f.write(f'{os.getpid()} {\" \".join(sys.argv[1:])}\\n')\n"
     "starts = open(here + '/starts').read().count('\\n')\n"
+    "if [n for n in os.environ if n.endswith('_KEY')]: sys.exit('it has keys')\n"
     "print('loading', flush=True)\n"
     "if how == 'die': print('\\x1b[31merror: bad magic\\n\\n', flush=True); sys.exit(3)\n"
     "if how == 'taken' and starts == 1: sys.exit('couldn\\'t bind HTTP server socket')\n"
@@ -111,6 +112,8 @@ static int begin(void **state)
     snprintf(model, sizeof model, "%s/model.gguf", folder);
     snprintf(path, sizeof path, "%s:%s", folder, old_path);
     setenv("PATH", path, 1);
+    setenv("RLM_API_KEY", "not for it", 1);
+    setenv("LLAMA_API_KEY", "it would refuse us", 1);
     loop = cm_loop_new(&err);
     assert_int_equal(cm_egress_open(loop, &config, &egress, &err), 0);
     readies = 0;
