@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Requests to models, with what they cost. Limits of tokens and money end the run as soon as they are passed. */
+#include <math.h>
+
 #include "base/clock.h"
 #include "obs/metrics.h"
 #include "rlm/internal.h"
+
+#define COST_MAX 1e15 /* millionths of USD that one reply counts for: services say any number of tokens */
 
 static void count(const struct cm_ask *ask, const struct cm_llm_reply *reply)
 {
@@ -16,7 +20,7 @@ static void count(const struct cm_ask *ask, const struct cm_llm_reply *reply)
     cm_metrics_add(m, CM_M_RLM_TOKENS, CM_L_TOKENS_INPUT, (int64_t)u->input_tokens);
     cm_metrics_add(m, CM_M_RLM_TOKENS, CM_L_TOKENS_OUTPUT, (int64_t)u->output_tokens);
     cm_metrics_add(m, CM_M_RLM_TOKENS, CM_L_TOKENS_CACHED, (int64_t)u->cached_tokens);
-    cm_metrics_add(m, CM_M_RLM_COST, 0, (int64_t)(u->cost * 1e6));
+    cm_metrics_add(m, CM_M_RLM_COST, 0, (int64_t)fmin(u->cost * 1e6, COST_MAX));
 }
 
 static void account(const struct cm_ask *ask, const struct cm_llm_reply *reply)

@@ -110,6 +110,7 @@ struct cm_rlm_run {
     uint64_t tokens;
     double cost;
     struct cm_gate_group asks;
+    struct cm_parts_room held;
     struct cm_trajectory *file;
 };
 
@@ -188,6 +189,7 @@ struct cm_node {
     struct cm_parts parts;
     struct cm_batch *batches;
     unsigned waiting; /* batches that are not answered */
+    unsigned children; /* that run, of all batches */
     uint64_t block_calls, streamed, said_output;
     struct cm_timer *clock; /* of the code's own time */
     uint64_t clock_left_ns, clock_since_ns; /* since 0: it stands */

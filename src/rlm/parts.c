@@ -43,6 +43,18 @@ int cm_parts_copy(const char *text, size_t len, struct cm_parts_text *ret)
     return 0;
 }
 
+int cm_parts_hold(struct cm_parts_room *room, const char *text, size_t len, struct cm_parts_text *ret)
+{
+    if (len > CM_PARTS_HELD_MAX - room->bytes)
+        return CM_ERR_TOO_LARGE;
+    int rc = cm_parts_copy(text, len, ret);
+    if (rc < 0)
+        return rc;
+    ret->room = room;
+    room->bytes += len;
+    return 0;
+}
+
 static int to_file(struct cm_parts_text *t)
 {
     if (t->room->files >= CM_PARTS_FILES_MAX)

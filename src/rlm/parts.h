@@ -13,8 +13,10 @@
 #define CM_PARTS_HEAP_MAX  (256u << 10) /* bytes of a text before it becomes a file */
 #define CM_PARTS_KEYS_MAX  10000 /* texts of one session that are not used yet */
 #define CM_PARTS_FILES_MAX 256 /* files at once, of all runs */
+#define CM_PARTS_HELD_MAX                                                                                              \
+    (256ull << 20) /* of all texts inside calls, of one run: code may have hundreds of calls open */
 
-/* Shared by all runs. */
+/* Of texts in pieces there is one, shared by all runs; of texts inside calls each run has its own. */
 struct cm_parts_room {
     uint64_t bytes;
     unsigned files;
@@ -41,6 +43,8 @@ int cm_parts_add(struct cm_parts *p, const char *key, size_t key_len, const char
 int cm_parts_take(struct cm_parts *p, const char *key, size_t key_len, struct cm_parts_text *ret);
 void cm_parts_done(struct cm_parts *p);
 
+/* A text inside a call. CM_ERR_TOO_LARGE when the run has too many that are not used yet. */
+int cm_parts_hold(struct cm_parts_room *room, const char *text, size_t len, struct cm_parts_text *ret);
 int cm_parts_copy(const char *text, size_t len, struct cm_parts_text *ret);
 /* Brings a text from its file into memory, unless it is longer than `max`: CM_ERR_TOO_LARGE. */
 int cm_parts_load(struct cm_parts_text *text, uint64_t max);

@@ -47,7 +47,7 @@ struct cm_rlm_limits {
     unsigned max_depth; /* 1: sub-queries are plain completions */
     unsigned max_iterations; /* turns of each node */
     unsigned max_errors; /* consecutive turns with an error in their code; 0: any number */
-    unsigned max_concurrent_subcalls; /* of rlm_query_batched; llm_query_batched has 16 */
+    unsigned max_concurrent_subcalls; /* nodes below each node; llm_query_batched has 16 at once */
     uint64_t max_tokens; /* in and out, of the whole tree; 0: any number */
     double max_budget; /* USD, of the whole tree; 0: any sum */
     double max_timeout_s; /* of the whole tree; 0: none */

@@ -21,6 +21,7 @@
 #define RESERVE  1024 /* bytes of the answer that each reply finds room in */
 
 static void pump(struct cm_batch *b);
+static void pump_others(struct cm_node *n);
 
 const char *cm_slot_kind(const struct cm_slot *slot)
 {
@@ -62,6 +63,7 @@ static void drop(struct cm_batch *b)
         if (s->child)
             cm_node_abort(s->child, &cancelled);
         s->child = NULL;
+        b->node->children -= b->recursive;
         cm_event_subcall_complete(s, why, sizeof why - 1, true);
     }
     free_batch(b);
@@ -164,10 +166,12 @@ static int put_reply(struct cm_batch *b, struct cm_buf *to, const char *text, si
 static void end_slot(struct cm_slot *s, const char *text, size_t len, bool failed)
 {
     struct cm_batch *b = s->batch;
+    struct cm_node *n = b->node;
     struct cm_buf json;
 
     s->state = CM_SLOT_DONE;
     b->running--;
+    n->children -= b->recursive;
     b->done++;
     cm_buf_init(&json, CM_RESULT_BYTES_MAX);
     if (put_reply(b, &json, text, len) < 0) {
@@ -182,8 +186,10 @@ static void end_slot(struct cm_slot *s, const char *text, size_t len, bool faile
     cm_parts_text_done(&s->prompt);
     free(s->head);
     s->head = NULL;
-    if (!b->pumping)
-        pump(b);
+    if (b->pumping)
+        return;
+    pump(b);
+    pump_others(n);
 }
 
 static void fail_slot(struct cm_slot *s, const char *reason)
@@ -318,6 +324,7 @@ static void start_slot(struct cm_slot *s)
     s->number = ++run->subcalls;
     s->began_ns = cm_clock_ns();
     b->running++;
+    b->node->children += b->recursive;
     cm_metrics_add(run->rlm->metrics, CM_M_RLM_SUBCALLS, b->recursive ? CM_L_SUBCALL_RLM : CM_L_SUBCALL_LLM, 1);
     take_head(s);
     cm_event_subcall_start(s);
@@ -327,14 +334,36 @@ static void start_slot(struct cm_slot *s)
         start_plain(s);
 }
 
+/* Runs inside this one are counted over all calls: code may make them from many threads. */
+static bool can_start(const struct cm_batch *b)
+{
+    const struct cm_node *n = b->node;
+
+    return b->next_slot < b->count && b->running < b->bound && !n->run->ending &&
+           !(b->recursive && n->children >= n->run->request.limits.max_concurrent_subcalls);
+}
+
 static void pump(struct cm_batch *b)
 {
     b->pumping = true;
-    while (b->running < b->bound && b->next_slot < b->count && !b->node->run->ending)
+    while (can_start(b))
         start_slot(&b->slots[b->next_slot++]);
     b->pumping = false;
     if (b->done == b->count)
         finish(b);
+}
+
+/* A batch that ends is gone, so the look at them begins anew each time. */
+static void pump_others(struct cm_node *n)
+{
+    struct cm_batch *b = n->batches;
+
+    while (b) {
+        bool can = can_start(b);
+        if (can)
+            pump(b);
+        b = can ? n->batches : b->next;
+    }
 }
 
 /* The beginning of a batch */
@@ -350,7 +379,7 @@ int cm_text_take(struct cm_node *n, struct cm_json_value *v, struct cm_parts_tex
     size_t len;
 
     if (v->kind == CM_JSON_STRING)
-        return cm_json_decode(v, &len) ? cm_parts_copy(v->raw, len, ret) : CM_ERR_BAD_FIELD;
+        return cm_json_decode(v, &len) ? cm_parts_hold(&n->run->held, v->raw, len, ret) : CM_ERR_BAD_FIELD;
     if (v->kind != CM_JSON_OBJECT || cm_json_object(v->raw, v->len, &key, 1, NULL) < 0 ||
         key.value.kind != CM_JSON_STRING || !cm_json_decode(&key.value, &len))
         return CM_ERR_BAD_FIELD;

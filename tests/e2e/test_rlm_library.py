@@ -74,6 +74,23 @@ def make(sidecar, models, **more):
 # --- the guide
 
 
+def test_secrets_of_a_url_are_not_shown():
+    from rlm.common import shown
+
+    assert shown("https://me:SECRET@h.example:8443/v1?key=SECRET#SECRET") == "https://h.example:8443/v1"
+    assert shown("http://localhost:11434/v1") == "http://localhost:11434/v1"
+
+
+def test_a_key_that_the_service_repeats_is_not_told():
+    from rlm.models import Model, ModelClient, ModelSettings
+
+    with ModelServer(Reply(status=401, message=f"your key {KEY} is unknown")) as models:
+        client = ModelClient(ModelSettings())
+        reply = client.ask(Model("root", base_url=models.url, api_key=KEY), [{"role": "user", "content": "?"}])
+        client.close()
+    assert reply.failure == "refused" and "your key" in reply.reason and KEY not in reply.reason
+
+
 def test_the_guides_basic_usage(sidecar):
     fibonacci = "def f(n): return n if n < 2 else f(n - 1) + f(n - 2)\nr = rlm_query('add nothing to ' + str(f(7)))"
     child = repl(answer("context.split()[-1]"))

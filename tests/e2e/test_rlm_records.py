@@ -33,6 +33,14 @@ def test_usage_of_children_is_in_their_parents(rlm, models):
     assert summaries["sub"]["total_input_tokens"] == 10 and summaries["root"]["total_input_tokens"] == 20
 
 
+def test_usage_that_cannot_be(rlm, models):
+    """Less than nothing is nothing, and more than anybody could mean is the most that is counted."""
+    models.script = root(repl("print(1)", usage=(-5, 1e300), cost=-1), repl(answer("'x'"), usage=(1e308, 2.0), cost=1e308))
+    summary = rlm.run().usage["model_usage_summaries"]["root"]
+    assert (summary["total_input_tokens"], summary["total_output_tokens"]) == (1 << 50, (1 << 50) + 2)
+    assert summary.get("total_cost") is None or 0 <= summary["total_cost"] < 1e12
+
+
 def test_missing_usage_is_estimated(rlm, models):
     models.script = root(repl("print(1)", usage=None), repl(answer("'x'"), usage=None))
     summary = rlm.run().usage["model_usage_summaries"]["root"]

@@ -153,6 +153,25 @@ def test_children_of_a_batch_run_side_by_side_within_their_bound(rlm, models):
     assert models.most_in_flight <= 3
 
 
+def test_children_of_many_threads_have_the_same_bound(rlm, models):
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(9) as pool:\n"
+        "    rs = list(pool.map(rlm_query, [f'task {i}' for i in range(7)]))\n"
+    )
+    models.script = root(
+        repl(code),
+        repl(answer("'|'.join(rs)")),
+        sub=lambda request: [repl("n = context.split()[1]\nprint(n)"), repl(answer("'did ' + n"), gate="second")][request.turn - 1],
+    )
+    run = rlm.start(max_depth=2, max_concurrent_subcalls=3)
+    models.wait(lambda m: m.in_flight == 3, "three children wait")
+    assert len(rlm.sidecar.sessions()) == 4
+    models.open("second")
+    assert run.result().answer == "|".join(f"did {number}" for number in range(7))
+    assert models.most_in_flight <= 3
+
+
 def test_a_child_that_fails_is_a_text_for_its_parent(rlm, models):
     children = rules((lambda request: request.is_loop and request.turn == 1, repl("1/0")), (lambda request: True, fail(400, "broken")))
     models.script = root(repl("r = rlm_query('task')\nprint('got', r)"), repl(answer("r")), sub=children)

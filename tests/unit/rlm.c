@@ -559,6 +559,13 @@ static void parts_become_texts(void **state)
     room.bytes = 0; /* the text that found no room is gone */
     assert_int_equal(cm_parts_take(&p, "p1", 2, &text), CM_ERR_NO_CALL);
     cm_parts_done(&p);
+    room.bytes = CM_PARTS_HELD_MAX - 2;
+    assert_int_equal(cm_parts_hold(&room, "more", 4, &text), CM_ERR_TOO_LARGE);
+    assert_int_equal(cm_parts_hold(&room, "no", 2, &text), 0);
+    assert_string_equal(text.data, "no");
+    assert_int_equal(room.bytes, CM_PARTS_HELD_MAX);
+    cm_parts_text_done(&text);
+    assert_int_equal(room.bytes, CM_PARTS_HELD_MAX - 2);
     free(piece);
 }
 

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
-from .common import PROMPTS, fill, filled, prompt, session_source, text, window
+from .common import PROMPTS, fill, filled, prompt, session_source, shown, text, window
 from .errors import (
     BudgetExceededError,
     CancellationError,
@@ -215,6 +215,7 @@ class Node:
         self.iterations: List[Event] = []
         self.run_metadata: Event = {}
         self.context_type, self.context_length = "str", 0
+        self.children = threading.BoundedSemaphore(tree.plan.max_concurrent_subcalls)  #: that run, of all calls of code
         self._old: List[Message] = []  #: what compaction has taken away
         self._preface = ""  #: the first message of the user without its turn
         self._pending = ""  #: the next one without its turn
@@ -307,7 +308,7 @@ class Node:
             "max_depth": self.plan.max_depth,
             "max_iterations": self.plan.max_iterations,
             "backend": model.api,
-            "backend_kwargs": {"model_name": model.name, "base_url": model.base_url},
+            "backend_kwargs": {"model_name": model.name, "base_url": shown(model.base_url)},
             "environment_type": "codemode",
             "environment_kwargs": {},
             "other_backends": [self.plan.other.api] if self.plan.other else None,

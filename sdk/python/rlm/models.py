@@ -17,14 +17,16 @@ from urllib.parse import urlsplit
 
 from .remote.errors import SidecarUnavailable
 from .remote.transport import Call, Stream, Transport
-from .scope import Scope
-from .common import price
+from .scope import Place, Scope
+from .common import price, shown
 from .sse import Event, events
 
 Message = Dict[str, str]
 
 #: Bytes of an error's body that are read, and characters of it that are told.
 _ERROR_BYTES, _ERROR_TEXT = 1 << 16, 500
+#: Characters of a key that is looked for in what services say; tokens of one reply that are believed.
+_KEY_LEAST, _TOKENS_MOST = 6, 1 << 50
 _TOO_LONG = (
     "context_length", "context length", "context window", "context size", "context limit", "maximum context", "exceed_context",
     "prompt is too long", "input is too long", "too many tokens", "maximum number of tokens", "reduce the length",
@@ -144,6 +146,8 @@ class ModelClient:
                 backoff = self.settings.backoff * 2 ** (reply.attempts - 1) * random.uniform(0.8, 1.2)
                 scope.sleep(min(max(backoff, failed.pause), self.settings.backoff_max))
         reply.seconds = time.monotonic() - started
+        if model.api_key and len(model.api_key) >= _KEY_LEAST:  # a service may answer with what it was sent
+            reply.reason = reply.reason.replace(model.api_key, "*" * len(model.api_key))
         _complete(reply, model, messages, self.prices)
         return reply
 
@@ -168,14 +172,14 @@ class ModelClient:
             known.update({quirk} if new else ())
             return new
 
-    def _place(self, scope: Scope) -> "_Place":
-        return _Place(self._places, scope)
+    def _place(self, scope: Scope) -> Place:
+        return Place(self._places, scope)
 
     def _attempt(
         self, model: Model, messages: Sequence[Message], scope: Scope, reply: Reply, on_delta: Optional[Callable[[str], None]]
     ) -> None:
         reply.failure = reply.reason = reply.text = reply.finish = ""
-        host = urlsplit(model.base_url).netloc
+        host = urlsplit(shown(model.base_url)).netloc
         path, headers, body = _request(model, messages, self._quirks.get((model.base_url, model.name), set()))
         limit = model.timeout or self.settings.timeout
         call = Call()
@@ -212,20 +216,6 @@ class ModelClient:
             found.settle()
         answer.finish()
         found.finish(host)
-
-
-class _Place:
-    """One of the requests that run at once; waiting for it ends with the scope."""
-
-    def __init__(self, places: threading.BoundedSemaphore, scope: Scope) -> None:
-        self._places, self._scope = places, scope
-
-    def __enter__(self) -> None:
-        while not self._places.acquire(timeout=0.2):
-            self._scope.check()
-
-    def __exit__(self, *_: object) -> None:
-        self._places.release()
 
 
 class _Words:
@@ -457,4 +447,7 @@ def estimate(text: str) -> int:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and 0 <= value < 1 << 48 else 0
+    """As the service has it: no number is none, a fraction is left out, and more than anybody could mean is the most."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        return 0
+    return int(min(value, _TOKENS_MOST))

@@ -129,3 +129,17 @@ _clock = _Clock()
 def alarm(seconds: float, func: Callable[[], object]) -> Callable[[], None]:
     """Calls `func` after so many seconds, in a thread that all alarms share; the returned function prevents it."""
     return _clock.at(time.monotonic() + seconds, func)
+
+
+class Place:
+    """One of the places of what runs at once; waiting for it ends with the scope."""
+
+    def __init__(self, places: threading.BoundedSemaphore, scope: Scope) -> None:
+        self._places, self._scope = places, scope
+
+    def __enter__(self) -> None:
+        while not self._places.acquire(timeout=0.2):
+            self._scope.check()
+
+    def __exit__(self, *_: object) -> None:
+        self._places.release()

@@ -14,7 +14,7 @@ from .common import text
 from .errors import RLMError
 from .reading import preview, thoughts
 from .results import RLMChatCompletion, UsageCounter
-from .scope import Scope
+from .scope import Place, Scope
 
 if TYPE_CHECKING:
     from .engine import _Block
@@ -181,7 +181,11 @@ def _query(block: "_Block", recursive: bool, prompt: str, name: Optional[str], s
     started = time.monotonic()
     done = RLMChatCompletion(model.name, prompt, "", UsageCounter().summary(), 0.0, None, "broken off")
     try:
-        (_run if deep else _ask)(block, done, call, model, scope)
+        if deep:  # code may call from many threads
+            with Place(node.children, scope):
+                _run(block, done, call, model, scope)
+        else:
+            _ask(block, done, call, model, scope)
     finally:
         done.execution_time = time.monotonic() - started
         used = done.usage_summary
