@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -326,6 +327,34 @@ static void writes_what_it_reads(void **state)
     cm_buf_done(&buf);
 }
 
+/* Each byte at each place beside others that look like it, byte by byte and eight at a time. */
+static void writes_escapes_anywhere(void **state)
+{
+    char text[20], want[64], got[64];
+
+    (void)state;
+    for (int c = 0; c < 0x80; c++)
+        for (size_t at = 0; at < sizeof text; at++) {
+            struct cm_buf buf;
+            memset(text, c % 2 ? 0x5d : 0x20, sizeof text);
+            memcpy(text + (at + 2) % 18, "\xc2\xa2", 2); /* as a quote with another highest bit */
+            text[at] = (char)c;
+            int n = 0;
+            for (size_t i = 0; i < sizeof text; i++)
+                n += snprintf(want + n, sizeof want - (size_t)n,
+                              text[i] == '"' || text[i] == '\\'          ? "\\%c"
+                              : (unsigned char)text[i] >= 0x20           ? "%c"
+                              : text[i] && strchr("\b\t\n\f\r", text[i]) ? "\\%c"
+                                                                         : "\\u%04x",
+                              text[i] && strchr("\b\t\n\f\r", text[i]) ? "btn?fr"[text[i] - 8] : text[i]);
+            cm_buf_init(&buf, 256);
+            assert_int_equal(cm_json_put_string(&buf, text, sizeof text), 0);
+            snprintf(got, sizeof got, "%.*s", (int)buf.len - 2, cm_buf_data(&buf) + 1);
+            assert_string_equal(got, want);
+            cm_buf_done(&buf);
+        }
+}
+
 static bool sum(void *arg, struct cm_json_value *value)
 {
     *(double *)arg += cm_json_number(value);
@@ -347,11 +376,17 @@ static void walks_an_array(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(accepts_json),          cmocka_unit_test(refuses_what_is_not_json),
-        cmocka_unit_test(refuses_every_cut),     cmocka_unit_test(limits_depth),
-        cmocka_unit_test(reads_an_execute_body), cmocka_unit_test(names_the_bad_field),
-        cmocka_unit_test(reads_limits),          cmocka_unit_test(refuses_limits),
-        cmocka_unit_test(writes_limits),         cmocka_unit_test(writes_what_it_reads),
+        cmocka_unit_test(accepts_json),
+        cmocka_unit_test(refuses_what_is_not_json),
+        cmocka_unit_test(refuses_every_cut),
+        cmocka_unit_test(limits_depth),
+        cmocka_unit_test(reads_an_execute_body),
+        cmocka_unit_test(names_the_bad_field),
+        cmocka_unit_test(reads_limits),
+        cmocka_unit_test(refuses_limits),
+        cmocka_unit_test(writes_limits),
+        cmocka_unit_test(writes_what_it_reads),
+        cmocka_unit_test(writes_escapes_anywhere),
         cmocka_unit_test(walks_an_array),
     };
 
