@@ -136,7 +136,7 @@ int cm_conf_reload(struct cm_conf *conf, char *ret_changed, char *ret_kept, stru
     int rc = before ? cm_schema_reload(&cm_conf_schema, conf, ret_changed, ret_kept, err)
                     : cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for settings");
 
-    if (rc == 0 && strcmp(before, conf->config_json) != 0)
+    if (rc == 0 && before && strcmp(before, conf->config_json) != 0)
         cm_schema_add_name(ret_changed, "config");
     return rc;
 }

@@ -131,8 +131,9 @@ static int write_code(const struct cm_node *n, struct cm_buf *to)
     int rc;
 
     /* No name of ours is left among those of the code, and none of its own is lost. */
-    if ((rc = cm_buf_puts(to, "__import__('sys').modules['rlm_session'] = __import__('types').ModuleType('rlm_session')\n"
-                              "exec(compile(")) < 0 ||
+    if ((rc = cm_buf_puts(to,
+                          "__import__('sys').modules['rlm_session'] = __import__('types').ModuleType('rlm_session')\n"
+                          "exec(compile(")) < 0 ||
         (rc = cm_json_put_string(to, session, len)) < 0 ||
         (rc = cm_buf_printf(to,
                             ", 'rlm_session.py', 'exec'), __import__('rlm_session').__dict__)\n"

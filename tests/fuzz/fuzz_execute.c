@@ -55,7 +55,7 @@ static void check_accepted(const struct cm_execute_body *b, const char *body, si
 static bool names_a_field(const char *text)
 {
     static const char *const fields[] = {
-        "code: ",   "context: ", "timeout: ",         "limits: ",         "limits.", "on_error: ",
+        "code: ",   "context: ", "timeout: ",         "limits: ",       "limits.",          "on_error: ",
         "policy: ", "config: ",  "available_tools: ", "caller_tools: ", "correlation_id: ", "body: "};
 
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)

@@ -39,6 +39,8 @@ static void write_file(const char *name, const char *text)
     FILE *f = fopen(name, "w");
 
     assert_non_null(f);
+    if (!f)
+        return; /* not reached */
     fputs(text, f);
     fclose(f);
 }

@@ -153,26 +153,25 @@ static void refuses_a_request(void **state)
 {
     static const struct {
         enum cm_ask_shape shape;
-        const char *json;
         int code;
-        const char *says;
+        const char *json, *says;
     } cases[] = {
-        {CM_ASK_RUN, "", CM_ERR_BAD_JSON, ""},
-        {CM_ASK_RUN, "[]", CM_ERR_BAD_JSON, "no JSON object"},
-        {CM_ASK_RUN, "{\"query\":\"a\",\"query\":\"b\"}", CM_ERR_BAD_JSON, ""},
-        {CM_ASK_RUN, "{\"context\":1}", CM_ERR_BAD_REQUEST, "Query is required"},
-        {CM_ASK_RUN, "{\"query\":\"\\ud800\"}", CM_ERR_BAD_FIELD, "query"},
-        {CM_ASK_RUN, "{\"query\":\"a\\u0000b\"}", CM_ERR_BAD_FIELD, "query"},
-        {CM_ASK_RUN, "{\"query\":\"a\",\"max_depth\":17}", CM_ERR_BAD_FIELD,
+        {CM_ASK_RUN, CM_ERR_BAD_JSON, "", ""},
+        {CM_ASK_RUN, CM_ERR_BAD_JSON, "[]", "no JSON object"},
+        {CM_ASK_RUN, CM_ERR_BAD_JSON, "{\"query\":\"a\",\"query\":\"b\"}", ""},
+        {CM_ASK_RUN, CM_ERR_BAD_REQUEST, "{\"context\":1}", "Query is required"},
+        {CM_ASK_RUN, CM_ERR_BAD_FIELD, "{\"query\":\"\\ud800\"}", "query"},
+        {CM_ASK_RUN, CM_ERR_BAD_FIELD, "{\"query\":\"a\\u0000b\"}", "query"},
+        {CM_ASK_RUN, CM_ERR_BAD_FIELD, "{\"query\":\"a\",\"max_depth\":17}",
          "max_depth: must be a whole number from 1 to 16"},
-        {CM_ASK_RUN, "{\"query\":\"a\",\"max_timeout\":1e999}", CM_ERR_BAD_FIELD, "max_timeout"},
-        {CM_ASK_RUN, "{\"query\":\"a\",\"recursive_models\":[\"\"]}", CM_ERR_BAD_FIELD, "recursive_models"},
-        {CM_ASK_RUN, "{\"query\":\"a\",\"context\":1,\"context_id\":\"c\"}", CM_ERR_BAD_FIELD, "context_id"},
-        {CM_ASK_CHAT, "{\"messages\":{}}", CM_ERR_BAD_FIELD, "messages"},
-        {CM_ASK_CHAT, "{\"messages\":[1]}", CM_ERR_BAD_FIELD, "messages"},
-        {CM_ASK_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":3}]}", CM_ERR_BAD_FIELD, "messages"},
-        {CM_ASK_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"n\":2}", CM_ERR_BAD_FIELD, "n: must be"},
-        {CM_ASK_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"temperature\":3}", CM_ERR_BAD_FIELD,
+        {CM_ASK_RUN, CM_ERR_BAD_FIELD, "{\"query\":\"a\",\"max_timeout\":1e999}", "max_timeout"},
+        {CM_ASK_RUN, CM_ERR_BAD_FIELD, "{\"query\":\"a\",\"recursive_models\":[\"\"]}", "recursive_models"},
+        {CM_ASK_RUN, CM_ERR_BAD_FIELD, "{\"query\":\"a\",\"context\":1,\"context_id\":\"c\"}", "context_id"},
+        {CM_ASK_CHAT, CM_ERR_BAD_FIELD, "{\"messages\":{}}", "messages"},
+        {CM_ASK_CHAT, CM_ERR_BAD_FIELD, "{\"messages\":[1]}", "messages"},
+        {CM_ASK_CHAT, CM_ERR_BAD_FIELD, "{\"messages\":[{\"role\":\"user\",\"content\":3}]}", "messages"},
+        {CM_ASK_CHAT, CM_ERR_BAD_FIELD, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"n\":2}", "n: must be"},
+        {CM_ASK_CHAT, CM_ERR_BAD_FIELD, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"temperature\":3}",
          "temperature"},
     };
 

@@ -216,6 +216,8 @@ static void inherit_in_child(const char *host, int type, const char *pid, const 
         struct cm_err err;
         cm_listen_address(host, &a, &err);
         int fd = type == SOCK_STREAM ? cm_listen(&a, 0, &port, &err) : socket(AF_INET, type, 0);
+        if (fd < 0)
+            _exit(99);
         dup2(fd, 3);
         snprintf(own, sizeof own, "%d", (int)getpid());
         setenv("LISTEN_PID", pid ? pid : own, 1);
