@@ -28,6 +28,7 @@ import pathlib
 import re
 import runpy
 import socket
+import sys
 import threading
 import time
 
@@ -743,6 +744,7 @@ def grep_model(request):
 
 def load(path):
     if path.suffix == ".py":
+        sys.modules["model_server"] = sys.modules[__name__]  # what the script imports is what runs here
         return runpy.run_path(str(path))["script"]
     return from_data(json.loads(path.read_text(encoding="utf-8")))
 
