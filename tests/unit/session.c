@@ -492,7 +492,9 @@ static void turns_come_in_order(void **state)
     assert_int_equal(begin(w, first, "echo d", 0, &d), CM_ERR_OVERLOADED); /* queue_total */
     await(w, &a.done);
     assert_false(b.done || c.done);
-    run_for(w, 20); /* the second one starts */
+    for (int i = 0; i < 1000 && (cm_sessions_info(w->m, second, &info, NULL) < 0 || strcmp(info.state, "queued") == 0);
+         i++)
+        run_for(w, 5);
     assert_int_equal(begin(w, first, "echo d", 0, &d), 0);
     await(w, &d.done);
     assert_true(a.order < b.order && b.order < c.order && c.order < d.order);
