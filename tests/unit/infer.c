@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "front/rlm/internal.h"
 #include "front/rlm/trajectory.h"
+#include "http/internal.h"
 
 static struct cm_rlm_conf conf;
 
@@ -361,6 +362,37 @@ static void runs_are_bounded(void **state)
     conf.kept_runs = 200;
 }
 
+/* A follower keeps its run, but not when there is no room for it: one that reads slowly stays for as long as it likes. */
+static void slow_followers_do_not_keep_everything(void **state)
+{
+    struct cm_infer f = {.config.conf = &conf};
+    struct cm_request rq = {.http = NULL};
+    char answer[2001] = {0};
+    struct run *r[3];
+
+    (void)state;
+    memset(answer, 'y', 2000);
+    conf.kept_runs = 3;
+    for (int i = 0; i < 3; i++) {
+        r[i] = start(&f, "{\"query\":\"q\"}", "", NULL);
+        struct follower *w = calloc(1, sizeof *w);
+        *w = (struct follower){.run = r[i], .rq = &rq};
+        say(r[i], "output", 100);
+        end(r[i], answer);
+        DL_APPEND(r[i]->followers, w);
+    }
+    conf.kept_runs = 0;
+    runs_trim(&f);
+    assert_int_equal(f.run_count, 3);
+    conf.total_run_events = f.run_bytes - 1;
+    runs_trim(&f);
+    assert_int_equal(f.run_count, 2);
+    assert_ptr_equal(f.runs->next, r[1]);
+    conf.total_run_events = 1 << 20;
+    runs_free(&f);
+    conf.kept_runs = 200;
+}
+
 static void runs_have_owners(void **state)
 {
     struct cm_infer f = {.config.conf = &conf};
@@ -449,6 +481,7 @@ int main(void)
         cmocka_unit_test(a_key_goes_where_it_belongs),
         cmocka_unit_test(events_are_bounded),
         cmocka_unit_test(runs_are_bounded),
+        cmocka_unit_test(slow_followers_do_not_keep_everything),
         cmocka_unit_test(runs_have_owners),
         cmocka_unit_test(contexts_wait_for_their_run),
         cmocka_unit_test(a_trajectory_has_all_messages),

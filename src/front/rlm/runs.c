@@ -102,23 +102,45 @@ static void free_run(struct run *r)
     free(r);
 }
 
-/* Those that ended first lose their events first, then themselves. Who is followed stays. */
-void runs_trim(struct cm_infer *f)
+static void cut_followers(struct run *r)
+{
+    while (r->followers) {
+        struct follower *w = r->followers;
+        DL_DELETE(r->followers, w);
+        cm_request_end(w->rq, true);
+        free(w);
+    }
+}
+
+static void drop_runs(struct cm_infer *f, bool followed)
 {
     const struct cm_rlm_conf *c = f->config.conf;
-    struct run *oldest = f->runs ? f->runs->prev : NULL, *r, *before;
-    unsigned ended = f->run_count - f->running;
+    struct run *before;
 
-    for (r = oldest; r && f->run_bytes > c->total_run_events; r = r == f->runs ? NULL : r->prev)
+    for (struct run *r = f->runs ? f->runs->prev : NULL; r; r = before) {
+        before = r == f->runs ? NULL : r->prev;
+        bool many = !followed && f->run_count - f->running > c->kept_runs;
+        if (!many && f->run_bytes <= c->total_run_events)
+            return;
+        if (r->engine || (r->followers && !followed))
+            continue;
+        cut_followers(r);
+        free_run(r);
+    }
+}
+
+/* Those that ended first lose their events first, then themselves. Who is followed goes last, and only for want of room: a
+ * client that reads slowly would keep its run's answer for as long as it likes. */
+void runs_trim(struct cm_infer *f)
+{
+    struct run *oldest = f->runs ? f->runs->prev : NULL;
+
+    for (struct run *r = oldest; r && f->run_bytes > f->config.conf->total_run_events;
+         r = r == f->runs ? NULL : r->prev)
         if (!r->engine && !r->followers)
             drop_events(r);
-    for (r = oldest; r && (ended > c->kept_runs || f->run_bytes > c->total_run_events); r = before) {
-        before = r == f->runs ? NULL : r->prev;
-        if (r->engine || r->followers)
-            continue;
-        free_run(r);
-        ended--;
-    }
+    drop_runs(f, false);
+    drop_runs(f, true);
 }
 
 void runs_free(struct cm_infer *f)
