@@ -110,7 +110,7 @@ struct cm_rlm_run {
     uint64_t tokens;
     double cost;
     struct cm_gate_group asks;
-    struct cm_parts_room held;
+    struct cm_parts_room room, held; /* of texts in pieces, which are a part of all runs'; of texts inside calls */
     struct cm_trajectory *file;
 };
 

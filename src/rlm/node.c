@@ -53,7 +53,7 @@ struct cm_node *cm_node_new(struct cm_rlm_run *run, struct cm_slot *slot, unsign
     n->number = run->nodes++;
     n->model = cm_run_model(run, depth);
     n->context.fd = -1;
-    n->parts.room = &run->rlm->room;
+    n->parts.room = &run->room;
     n->tools = depth > 0 ? run->request.custom_sub_tools : run->request.custom_tools;
     n->began_ns = cm_clock_ns();
     init_buffers(n);

@@ -2,6 +2,7 @@
 #include "rlm/parts.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,12 +21,33 @@ struct cm_part {
     char key[KEY_MAX];
 };
 
+static bool fits(const struct cm_parts_room *room, uint64_t bytes, unsigned files)
+{
+    for (; room; room = room->above)
+        if (bytes > room->bytes_max - room->bytes || files > room->files_max - room->files)
+            return false;
+    return true;
+}
+
+static void take_room(struct cm_parts_room *room, uint64_t bytes, unsigned files)
+{
+    for (; room; room = room->above) {
+        room->bytes += bytes;
+        room->files += files;
+    }
+}
+
+static void give_room(struct cm_parts_room *room, uint64_t bytes, unsigned files)
+{
+    for (; room; room = room->above) {
+        room->bytes -= bytes;
+        room->files -= files;
+    }
+}
+
 void cm_parts_text_done(struct cm_parts_text *t)
 {
-    if (t->room) {
-        t->room->bytes -= t->len;
-        t->room->files -= t->fd >= 0;
-    }
+    give_room(t->room, t->len, t->fd >= 0);
     free(t->data);
     cm_fd_close(t->fd);
     *t = (struct cm_parts_text){.fd = -1};
@@ -45,19 +67,19 @@ int cm_parts_copy(const char *text, size_t len, struct cm_parts_text *ret)
 
 int cm_parts_hold(struct cm_parts_room *room, const char *text, size_t len, struct cm_parts_text *ret)
 {
-    if (len > CM_PARTS_HELD_MAX - room->bytes)
+    if (!fits(room, len, 0))
         return CM_ERR_TOO_LARGE;
     int rc = cm_parts_copy(text, len, ret);
     if (rc < 0)
         return rc;
     ret->room = room;
-    room->bytes += len;
+    take_room(room, len, 0);
     return 0;
 }
 
 static int to_file(struct cm_parts_text *t)
 {
-    if (t->room->files >= CM_PARTS_FILES_MAX)
+    if (!fits(t->room, 0, 1))
         return CM_ERR_TOO_LARGE;
     int fd = memfd_create("rlm-text", MFD_CLOEXEC);
     if (fd < 0)
@@ -69,7 +91,7 @@ static int to_file(struct cm_parts_text *t)
     free(t->data);
     t->data = NULL;
     t->fd = fd;
-    t->room->files++;
+    take_room(t->room, 0, 1);
     return 0;
 }
 
@@ -89,7 +111,7 @@ static int append(struct cm_parts_text *t, const char *text, size_t len)
 {
     int rc = 0;
 
-    if (len > CM_PARTS_BYTES_MAX - t->room->bytes)
+    if (!fits(t->room, len, 0))
         return CM_ERR_TOO_LARGE;
     if (t->fd < 0 && t->len + len > CM_PARTS_HEAP_MAX)
         rc = to_file(t);
@@ -98,7 +120,7 @@ static int append(struct cm_parts_text *t, const char *text, size_t len)
     if (rc < 0)
         return rc;
     t->len += len;
-    t->room->bytes += len;
+    take_room(t->room, len, 0);
     return 0;
 }
 

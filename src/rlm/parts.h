@@ -10,16 +10,17 @@
 #include "base/err.h"
 
 #define CM_PARTS_BYTES_MAX (1ull << 30) /* of all texts in pieces, of all runs */
+#define CM_PARTS_RUN_BYTES (512ull << 20) /* the same of one run, so that others have some */
 #define CM_PARTS_HEAP_MAX  (256u << 10) /* bytes of a text before it becomes a file */
 #define CM_PARTS_KEYS_MAX  10000 /* texts of one session that are not used yet */
-#define CM_PARTS_FILES_MAX 256 /* files at once, of all runs */
-#define CM_PARTS_HELD_MAX                                                                                              \
-    (256ull << 20) /* of all texts inside calls, of one run: code may have hundreds of calls open */
+#define CM_PARTS_FILES_MAX 1024 /* files at once, of all runs */
+#define CM_PARTS_RUN_FILES 256
+#define CM_PARTS_HELD_MAX  (256ull << 20) /* of texts inside calls, of one run: code may have hundreds open */
 
-/* Of texts in pieces there is one, shared by all runs; of texts inside calls each run has its own. */
 struct cm_parts_room {
-    uint64_t bytes;
-    unsigned files;
+    uint64_t bytes_max, bytes;
+    unsigned files_max, files;
+    struct cm_parts_room *above; /* what is here counts there, too; or NULL */
 };
 
 /* A text: with fd >= 0 it is there, else at data. Zeroed with fd = -1 it is empty. */

@@ -42,6 +42,7 @@ int cm_rlm_open(struct cm_loop *loop, const struct cm_rlm_config *config, struct
     r->sidecar = config->sidecar;
     r->metrics = config->metrics;
     r->runs_max = config->runs_max;
+    r->room = (struct cm_parts_room){.bytes_max = CM_PARTS_BYTES_MAX, .files_max = CM_PARTS_FILES_MAX};
     r->gate.max = config->model_calls_max ? config->model_calls_max : 1;
     *ret = r;
     return 0;
@@ -394,6 +395,9 @@ int cm_rlm_start(struct cm_rlm *r, const struct cm_rlm_request *req, const struc
         return rc < 0 ? rc : cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a run");
     }
     run->rlm = r;
+    run->room =
+        (struct cm_parts_room){.bytes_max = CM_PARTS_RUN_BYTES, .files_max = CM_PARTS_RUN_FILES, .above = &r->room};
+    run->held.bytes_max = CM_PARTS_HELD_MAX;
     run->ops = *ops;
     run->arg = arg;
     if ((rc = begin(run, req, err)) < 0) {

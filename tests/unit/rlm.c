@@ -553,7 +553,8 @@ static void gate_serves_groups_in_turn(void **state)
 
 static void parts_become_texts(void **state)
 {
-    struct cm_parts_room room = {0};
+    struct cm_parts_room all = {.bytes_max = CM_PARTS_BYTES_MAX, .files_max = 2};
+    struct cm_parts_room room = {.bytes_max = CM_PARTS_RUN_BYTES, .files_max = 1, .above = &all};
     struct cm_parts p = {.room = &room};
     struct cm_parts_text text = {.fd = -1};
     char *piece = malloc(CM_PARTS_HEAP_MAX);
@@ -565,7 +566,11 @@ static void parts_become_texts(void **state)
     assert_int_equal(room.files, 0);
     assert_int_equal(cm_parts_add(&p, "p2", 2, "end", 3), 0);
     assert_int_equal(room.files, 1);
+    assert_int_equal(all.files, 1);
     assert_int_equal(room.bytes, CM_PARTS_HEAP_MAX + 8);
+    assert_int_equal(all.bytes, CM_PARTS_HEAP_MAX + 8);
+    assert_int_equal(cm_parts_add(&p, "p4", 2, piece, CM_PARTS_HEAP_MAX), 0);
+    assert_int_equal(cm_parts_add(&p, "p4", 2, "end", 3), CM_ERR_TOO_LARGE); /* this run's files are too many */
     assert_int_equal(cm_parts_take(&p, "p3", 2, &text), CM_ERR_NO_CALL);
     assert_int_equal(cm_parts_take(&p, "p2", 2, &text), 0);
     assert_int_equal(cm_parts_take(&p, "p2", 2, &text), CM_ERR_NO_CALL);
@@ -574,20 +579,21 @@ static void parts_become_texts(void **state)
     assert_int_equal(cm_parts_load(&text, 1 << 20), 0);
     assert_string_equal(text.data + CM_PARTS_HEAP_MAX, "end");
     cm_parts_text_done(&text);
-    assert_int_equal(room.files, 0);
+    assert_int_equal(all.files, 0);
     assert_int_equal(room.bytes, 5);
-    room.bytes = CM_PARTS_BYTES_MAX - 2;
+    assert_int_equal(all.bytes, 5);
+    all.bytes = CM_PARTS_BYTES_MAX - 2; /* others have them */
     assert_int_equal(cm_parts_add(&p, "p1", 2, "more", 4), CM_ERR_TOO_LARGE);
-    room.bytes = 0; /* the text that found no room is gone */
+    assert_int_equal(room.bytes, 0); /* the text that found no room is gone */
     assert_int_equal(cm_parts_take(&p, "p1", 2, &text), CM_ERR_NO_CALL);
     cm_parts_done(&p);
-    room.bytes = CM_PARTS_HELD_MAX - 2;
-    assert_int_equal(cm_parts_hold(&room, "more", 4, &text), CM_ERR_TOO_LARGE);
-    assert_int_equal(cm_parts_hold(&room, "no", 2, &text), 0);
+    struct cm_parts_room held = {.bytes_max = 10, .bytes = 8};
+    assert_int_equal(cm_parts_hold(&held, "more", 4, &text), CM_ERR_TOO_LARGE);
+    assert_int_equal(cm_parts_hold(&held, "no", 2, &text), 0);
     assert_string_equal(text.data, "no");
-    assert_int_equal(room.bytes, CM_PARTS_HELD_MAX);
+    assert_int_equal(held.bytes, 10);
     cm_parts_text_done(&text);
-    assert_int_equal(room.bytes, CM_PARTS_HELD_MAX - 2);
+    assert_int_equal(held.bytes, 8);
     free(piece);
 }
 
