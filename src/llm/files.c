@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/utf8.h"
 
 static bool is_gguf(const char *name)
 {
@@ -64,6 +65,14 @@ int cm_llama_model_file(const char *path, struct cm_buf *ret, struct cm_err *err
     if (cm_buf_printf(ret, "%s%s%s", path, *name ? "/" : "", name) < 0)
         return cm_err_set(err, CM_ERR_CONFIG, "%s: the name is too long", path);
     return check_file(cm_buf_data(ret), err);
+}
+
+int cm_llama_model_name(const char *file, struct cm_buf *ret)
+{
+    const char *slash = strrchr(file, '/'), *name = slash ? slash + 1 : file;
+    size_t len = strlen(name);
+
+    return cm_utf8_append(ret, name, is_gguf(name) ? len - 5 : len);
 }
 
 int cm_llama_program(struct cm_buf *ret, struct cm_err *err)

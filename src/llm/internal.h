@@ -133,6 +133,8 @@ double cm_llm_wait(const struct cm_llm_config *config, unsigned made, double ret
 
 /* `path` is a GGUF file, or a folder with some: the first by name. */
 int cm_llama_model_file(const char *path, struct cm_buf *ret, struct cm_err *err);
+/* Without folder and ".gguf". */
+int cm_llama_model_name(const char *file, struct cm_buf *ret);
 /* llama-server on the PATH. */
 int cm_llama_program(struct cm_buf *ret, struct cm_err *err);
 

@@ -44,7 +44,7 @@
 struct cm_llama {
     struct cm_loop *loop;
     struct cm_egress *egress;
-    struct cm_buf program, file;
+    struct cm_buf program, file, model;
     void (*ready)(void *arg, const char *base_url, const struct cm_err *err);
     void *arg;
     unsigned port, starts, rest_ms;
@@ -334,8 +334,11 @@ int cm_llama_open(struct cm_loop *loop, struct cm_egress *egress, const char *pa
     *s = (struct cm_llama){.loop = loop, .egress = egress, .ready = ready, .arg = arg, .pidfd = -1, .out_fd = -1};
     cm_buf_init(&s->program, PATH_LEN_MAX);
     cm_buf_init(&s->file, PATH_LEN_MAX);
+    cm_buf_init(&s->model, PATH_LEN_MAX);
     s->timer = cm_timer_open(loop, next_step, s, err);
     int rc = s->timer ? cm_llama_model_file(path, &s->file, err) : CM_ERR_NO_MEMORY;
+    if (rc == 0 && cm_llama_model_name(cm_buf_data(&s->file), &s->model) < 0)
+        rc = cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a model's name");
     if (rc == 0)
         rc = cm_llama_program(&s->program, err);
     if (rc == 0)
@@ -347,6 +350,11 @@ int cm_llama_open(struct cm_loop *loop, struct cm_egress *egress, const char *pa
     return rc;
 }
 
+const char *cm_llama_model(struct cm_llama *s)
+{
+    return cm_buf_data(&s->model);
+}
+
 struct cm_llama *cm_llama_free(struct cm_llama *s)
 {
     if (!s)
@@ -355,6 +363,7 @@ struct cm_llama *cm_llama_free(struct cm_llama *s)
     cm_timer_close(s->timer);
     cm_buf_done(&s->program);
     cm_buf_done(&s->file);
+    cm_buf_done(&s->model);
     free(s);
     return NULL;
 }

@@ -116,6 +116,8 @@ struct cm_llama;
 int cm_llama_open(struct cm_loop *loop, struct cm_egress *egress, const char *path,
                   void (*ready)(void *arg, const char *base_url, const struct cm_err *err), void *arg,
                   struct cm_llama **ret, struct cm_err *err);
+/* The model's own name: that of its file, without folder and ".gguf". */
+const char *cm_llama_model(struct cm_llama *s);
 struct cm_llama *cm_llama_free(struct cm_llama *s);
 
 #endif

@@ -47,6 +47,7 @@ static void start(struct completion *c)
     const struct cm_rlm_conf *s = &c->conf;
     struct here *h = c->backend;
     char space[CM_MODELS_SPACE];
+    struct cm_models_local local;
     struct cm_err err;
     struct cm_rlm_request req = {
         .query = c->query,
@@ -62,7 +63,8 @@ static void start(struct completion *c)
                    .session_memory = s->session_memory},
     };
 
-    cm_models_fill(s, cm_rlm_core_local_model(h->core), NULL, NULL, 0, space, &req);
+    cm_rlm_core_local_model(h->core, &local);
+    cm_models_fill(s, &local, NULL, NULL, 0, space, &req);
     c->context.fd = -1; /* the engine's */
     if (cm_rlm_start(cm_rlm_core_engine(h->core), &req, &ops, c, &h->run, &err) < 0) {
         h->run = NULL;
@@ -85,6 +87,10 @@ static void on_change(void *arg)
         start(c);
         return;
     }
+    if (*cm_rlm_core_problem(h->core)) { /* waiting would not help */
+        complete_fail(c, CM_EXIT_UNAVAILABLE, cm_rlm_core_problem(h->core));
+        return;
+    }
     snprintf(c->view.what, sizeof c->view.what, "%.150s", reason);
     cm_rlm_core_on_change(h->core, on_change, c);
 }
@@ -99,14 +105,6 @@ static void on_impatience(void *arg)
     complete_fail(c, CM_EXIT_UNAVAILABLE, reason);
 }
 
-/* That nothing names a model is known at once. */
-static int check_model(const struct completion *c, struct cm_err *err)
-{
-    if (cm_models_configured(&c->conf) || (*c->conf.model_path && access(c->conf.model_path, R_OK) == 0))
-        return 0;
-    return cm_err_set(err, CM_ERR_CONFIG, "no model: set LLM_API_KEY or LLM_BASE_URL, or MODEL_PATH");
-}
-
 int complete_here(struct completion *c, struct cm_err *err)
 {
     const struct cm_rlm_core_config config = {.conf = &c->conf, .sidecar_log = -1};
@@ -114,10 +112,12 @@ int complete_here(struct completion *c, struct cm_err *err)
 
     if (!h)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory");
-    int rc = check_model(c, err);
+    int rc = cm_rlm_core_check_model(&c->conf, err);
     c->backend = h;
     if (rc == 0)
         rc = cm_rlm_core_open(c->loop, &config, &h->core, err);
+    if (rc == 0 && *cm_rlm_core_problem(h->core))
+        rc = cm_err_set(err, CM_ERR_CONFIG, "%s", cm_rlm_core_problem(h->core));
     if (rc == 0 && !(h->patience = cm_timer_open(c->loop, on_impatience, c, err)))
         rc = CM_ERR_NO_MEMORY;
     if (rc < 0)

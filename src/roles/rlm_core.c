@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "roles/rlm_core.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,9 +112,7 @@ bool cm_rlm_core_ready(const struct cm_rlm_core *c, const char **ret_reason)
     if (!c->sidecar_ready)
         *ret_reason = why_no_sidecar((struct cm_rlm_core *)c);
     else if (!has_model(c))
-        *ret_reason = *c->llama_problem ? c->llama_problem
-                      : c->llama        ? "llama-server is starting"
-                                        : "no model: set LLM_API_KEY or LLM_BASE_URL, or MODEL_PATH";
+        *ret_reason = *c->llama_problem ? c->llama_problem : "llama-server is starting";
     else
         return true;
     return false;
@@ -140,21 +139,41 @@ static void on_llama(void *arg, const char *base_url, const struct cm_err *err)
     tell_change(c);
 }
 
+int cm_rlm_core_check_model(const struct cm_rlm_conf *conf, struct cm_err *err)
+{
+    static const char what[] = "no model: set LLM_API_KEY or LLM_BASE_URL, or MODEL_PATH";
+
+    if (cm_models_configured(conf))
+        return 0;
+    if (!*conf->model_path)
+        return cm_err_set(err, CM_ERR_CONFIG, "%s", what);
+    if (access(conf->model_path, R_OK) < 0)
+        return cm_err_set(err, CM_ERR_CONFIG, "%s (%.200s: %s)", what, conf->model_path, strerror(errno));
+    return 0;
+}
+
 static void open_llama(struct cm_rlm_core *c)
 {
     struct cm_err err;
 
-    if (cm_models_configured(c->conf) || !*c->conf->model_path || access(c->conf->model_path, R_OK) < 0)
+    if (cm_models_configured(c->conf))
         return;
-    if (cm_llama_open(c->loop, c->egress, c->conf->model_path, on_llama, c, &c->llama, &err) < 0) {
+    if (cm_rlm_core_check_model(c->conf, &err) < 0 ||
+        cm_llama_open(c->loop, c->egress, c->conf->model_path, on_llama, c, &c->llama, &err) < 0) {
         snprintf(c->llama_problem, sizeof c->llama_problem, "%.290s", err.text);
         cm_log(CM_LOG_WARNING, "no_local_model", CM_LOG_STR("path", c->conf->model_path), CM_LOG_STR("why", err.text));
     }
 }
 
-const char *cm_rlm_core_local_model(const struct cm_rlm_core *c)
+const char *cm_rlm_core_problem(const struct cm_rlm_core *c)
 {
-    return *c->local_model ? c->local_model : NULL;
+    return has_model(c) ? "" : c->llama_problem;
+}
+
+void cm_rlm_core_local_model(const struct cm_rlm_core *c, struct cm_models_local *ret)
+{
+    *ret = (struct cm_models_local){.name = c->llama ? cm_llama_model(c->llama) : NULL,
+                                    .url = *c->local_model ? c->local_model : NULL};
 }
 
 struct cm_rlm *cm_rlm_core_engine(struct cm_rlm_core *c)

@@ -10,6 +10,7 @@
 struct cm_loop;
 struct cm_metrics;
 struct cm_rlm;
+struct cm_models_local;
 struct cm_rlm_conf;
 struct cm_rlm_core;
 
@@ -24,8 +25,12 @@ int cm_rlm_core_open(struct cm_loop *loop, const struct cm_rlm_core_config *conf
 struct cm_rlm *cm_rlm_core_engine(struct cm_rlm_core *c);
 /* Whether the sidecar has answered last that it is ready, and a model is named; if not, why. */
 bool cm_rlm_core_ready(const struct cm_rlm_core *c, const char **ret_reason);
-/* Of a model that is run here; NULL: none. */
-const char *cm_rlm_core_local_model(const struct cm_rlm_core *c);
+/* Whether the settings name a model; CM_ERR_CONFIG with what to set. */
+int cm_rlm_core_check_model(const struct cm_rlm_conf *conf, struct cm_err *err);
+/* Why there will be no model; "" where there is one, or may be soon. */
+const char *cm_rlm_core_problem(const struct cm_rlm_core *c);
+/* The model that is run here. */
+void cm_rlm_core_local_model(const struct cm_rlm_core *c, struct cm_models_local *ret);
 /* Once, when readiness changes next. */
 void cm_rlm_core_on_change(struct cm_rlm_core *c, void (*changed)(void *arg), void *arg);
 /* Cancels runs without a word. Accepts NULL. */

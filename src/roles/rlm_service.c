@@ -14,6 +14,7 @@
 #include "conf/rlm.h"
 #include "ev/loop.h"
 #include "front/rlm/infer.h"
+#include "front/rlm/models.h"
 #include "http/http.h"
 #include "net/door.h"
 #include "net/listen.h"
@@ -158,11 +159,11 @@ static bool is_ready(void *arg, const char **ret_reason)
     return cm_rlm_core_ready(s->core, ret_reason);
 }
 
-static const char *local_model(void *arg)
+static void local_model(void *arg, struct cm_models_local *ret)
 {
     struct service *s = arg;
 
-    return cm_rlm_core_local_model(s->core);
+    cm_rlm_core_local_model(s->core, ret);
 }
 
 static void on_left(void *arg)
@@ -182,7 +183,7 @@ static int open_infer(struct service *s, struct cm_err *err)
         .access = s->secrets.access,
         .loopback = s->loopback,
         .ready = is_ready,
-        .local_model_url = local_model,
+        .local_model = local_model,
         .left = on_left,
         .arg = s,
     };
@@ -263,14 +264,16 @@ static void close_rooms(struct service *s)
 static void log_serving(const struct service *s)
 {
     char ports[40] = "";
+    struct cm_models_local local;
 
+    cm_rlm_core_local_model(s->core, &local);
     for (unsigned i = 0; i < cm_door_ports(s->door); i++)
         snprintf(ports + strlen(ports), sizeof ports - strlen(ports), "%s%u", i > 0 ? "," : "",
                  cm_door_port(s->door, i));
     cm_log(CM_LOG_INFO, "serving", CM_LOG_STR("version", CM_VERSION),
            CM_LOG_STR("host", s->inherited.count > 0 ? "inherited" : s->conf->host),
            CM_LOG_INT("port", cm_door_port(s->door, 0)), CM_LOG_STR("ports", ports),
-           CM_LOG_STR("model", s->conf->llm_model));
+           CM_LOG_STR("model", cm_models_name(s->conf, &local)));
 }
 
 /* Large buffers come from mappings of their own, so that freeing one gives its memory back. */

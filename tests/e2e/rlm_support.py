@@ -158,7 +158,7 @@ class Service(Driver):
 
     kind = "service"
 
-    def __init__(self, models, sidecar, folder, anthropic=False, **settings):
+    def __init__(self, models, sidecar, folder, anthropic=False, ready=True, **settings):
         super().__init__(models, sidecar, folder, anthropic)
         assert RLM.exists(), f"{RLM} is missing: build first, or name the folder in CODEMODE_BUILD"
         self.port, self._local = None, threading.local()
@@ -166,6 +166,7 @@ class Service(Driver):
             "HOST": "127.0.0.1", "LLM_BASE_URL": self.base_url, "LLM_API": self.api, "LLM_API_KEY": KEY, "LLM_MODEL": "root", "LLM_RECURSIVE_MODEL": "sub",
             "LOG_LEVEL": "DEBUG", "RLM_LOG_DIR": str(folder),
         } | settings  # fmt: skip
+        self.settings = {name: value for name, value in self.settings.items() if value is not None}
         if sidecar:
             self.settings["WASM_MANAGER_SERVICE_URL"] = sidecar.url
         self._log = tempfile.NamedTemporaryFile(prefix="rlm-log-")
@@ -175,18 +176,18 @@ class Service(Driver):
             [str(RLM), "serve", "--port", "0"], env=kept | self.settings, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT
         )
         try:
-            self.wait_ready()
+            self.wait_ready(status=200 if ready else 503)
         except BaseException:
             self.close()
             raise
 
-    def wait_ready(self, deadline=30.0):
+    def wait_ready(self, deadline=30.0, status=200):
         def ready():
             assert self.process.poll() is None, f"the service ended with {self.process.returncode}:\n{self.log_text()}"
             self.port = self.port or self._told_port()
-            return self.port and self.request("GET", "/ready", timeout=5).status_code == 200
+            return self.port and self.request("GET", "/ready", timeout=5).status_code == status
 
-        eventually(ready, "GET /ready answers 200", deadline)
+        eventually(ready, f"GET /ready answers {status}", deadline)
 
     def _told_port(self):
         """Of the log: a service with a private sidecar holds the socket that that one listens on, too, and that one may log."""
@@ -337,6 +338,7 @@ class ServiceRun:
         self._compare(lines)
         last = [event for event in self.events if event["node"] == 0][-1]
         assert last["type"] == "result" and last["answer"] == told["answer"], last
+        assert last["partial_answer"] == told["partial_answer"] and (told["error"] or told["partial_answer"] is None), last
         assert KEY not in json.dumps(self.events) + json.dumps(lines), "the key is in the events"
         error = last["error"] or {}
         return Outcome(

@@ -502,6 +502,100 @@ def test_not_ready_says_why(models, tmp_path):
         assert told.json()["status"] == "not_ready" and "sidecar" in told.json()["reason"], told.text
 
 
+# --- a model of our own
+
+LLAMA_SERVER = """#!/usr/bin/python3
+import http.server, os, sys, urllib.request
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.say(200 if not os.path.exists(os.environ['LOADING']) else 503, 'application/json', b'{}')
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers['Content-Length']))
+        asked = urllib.request.Request(os.environ['ASK'] + self.path, body, {'Content-Type': 'application/json'})
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked) as answer:
+            self.say(200, answer.headers['Content-Type'], answer.read())
+    def say(self, status, kind, body):
+        self.send_response(status)
+        self.send_header('Content-Type', kind)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args): pass
+http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[sys.argv.index('--port') + 1])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def local_model(tmp_path):
+    """The settings for it. What stands in for llama-server asks the scripted models, and loads as long as there is the file `loading`."""
+    (tmp_path / "llama-server").write_text(LLAMA_SERVER)
+    (tmp_path / "llama-server").chmod(0o755)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "Tiny-1B.Q4.gguf").write_bytes(b"GGUF")
+    return {
+        "MODEL_PATH": str(tmp_path / "models"), "PATH": f"{tmp_path}:{os.environ['PATH']}", "LOADING": str(tmp_path / "loading"),
+        "LLM_BASE_URL": None, "LLM_API": None, "LLM_API_KEY": None, "LLM_MODEL": None, "LLM_RECURSIVE_MODEL": None,
+    }  # fmt: skip
+
+
+def refused(service):
+    """What both /infer and /ready say while there is no model."""
+    answer = infer(service, query="q")
+    assert answer.status_code == 503 and answer.json()["code"] == "not_ready", answer.text
+    same = answer.json()["detail"] == service.request("GET", "/ready").json()["reason"]
+    return answer.json()["detail"] if same else ""
+
+
+def test_a_model_file(tmp_path, local_model):
+    with ModelServer(turns(Reply("FINAL(mine)")), key=None) as models:
+        with own_service(models, tmp_path, **local_model, ASK=models.root) as service:
+            told = infer(service, query="q").json()
+            assert told["answer"] == "mine" and told["model"] == "Tiny-1B.Q4", told
+            usage = told["usage"]
+            assert list(usage["model_usage_summaries"]) == ["Tiny-1B.Q4"] and usage.get("total_cost") is None, usage
+            assert infer(service, query="q", model="other").json()["model"] == "other"
+            listed = [model["id"] for model in service.request("GET", "/v1/models").json()["data"]]
+            assert listed == ["rlm", "rlm/Tiny-1B.Q4"]
+            told = service.request("POST", "/v1/chat/completions", json={"model": listed[1], "messages": [{"role": "user", "content": "q"}]})
+            assert told.json()["choices"][0]["message"]["content"] == "mine"
+        assert [request.model for request in models.requests] == ["Tiny-1B.Q4", "other", "Tiny-1B.Q4"]
+
+
+def test_a_model_file_has_the_name_that_is_said(tmp_path, local_model):
+    with ModelServer(turns(Reply("FINAL(mine)")), key=None) as models:
+        with own_service(models, tmp_path, **local_model | {"LLM_MODEL": "gpt-5"}, ASK=models.root) as service:
+            assert infer(service, query="q").json()["model"] == "gpt-5"
+            assert service.request("GET", "/v1/models").json()["data"][1]["id"] == "rlm/gpt-5"
+
+
+def test_a_model_file_that_still_loads(models, tmp_path, local_model):
+    """Nothing is sent to a place that nobody has named meanwhile."""
+    (tmp_path / "loading").touch()
+    with own_service(models, tmp_path, ready=False, **local_model, ASK=models.root) as service:
+        eventually(lambda: refused(service) == "llama-server is starting", "the sidecar is ready")
+        assert service.request("GET", "/v1/models").json()["data"][1]["id"] == "rlm/Tiny-1B.Q4"
+        (tmp_path / "loading").unlink()
+        service.wait_ready()
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"PATH": "/nowhere"}, ("llama-server is not on the PATH", "LLM_BASE_URL")),
+    ({"MODEL_PATH": "/no/such/file.gguf"}, ("LLM_API_KEY", "LLM_BASE_URL", "MODEL_PATH", "/no/such/file.gguf: No such file")),
+    ({"MODEL_PATH": "/etc/hostname"}, ("/etc/hostname is no GGUF file",)),
+    ({"MODEL_PATH": ""}, ("LLM_API_KEY", "LLM_BASE_URL", "MODEL_PATH")),
+])  # fmt: skip
+def test_no_model(models, tmp_path, local_model, change, words):
+    def says(text):
+        return all(word in text for word in words)
+
+    settings = local_model | change
+    with own_service(models, tmp_path, ready=False, **settings) as service:
+        eventually(lambda: says(refused(service)), "it says what is missing")
+    environment = {name: value for name, value in settings.items() if value is not None}
+    done = subprocess.run([str(RLM), "complete", "--query", "q"], env=environment, capture_output=True, timeout=50 * PATIENCE)
+    assert done.returncode == 2 and says(done.stderr.decode()), done.stderr
+
+
 def test_sigterm_lets_runs_end(models, tmp_path):
     models.script = root(Reply("FINAL(in time)", gate="term"))
     service = Service(models, None, tmp_path)

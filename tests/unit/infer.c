@@ -235,7 +235,8 @@ static void fill(const char *arguments, const char *local, const char *model, st
         argv[argc++] = word;
     assert_int_equal(cm_rlm_conf_load(argc, argv, &c, NULL), 0);
     *to = (struct cm_rlm_request){0};
-    cm_models_fill(&c, local, model, NULL, 0, space, to);
+    cm_models_fill(&c, &(struct cm_models_local){.name = local ? "own" : NULL, .url = local}, model, NULL, 0, space,
+                   to);
 }
 
 static void a_key_goes_where_it_belongs(void **state)
@@ -265,7 +266,14 @@ static void a_key_goes_where_it_belongs(void **state)
     expect(&q.models[1], "x", CM_LLM_OPENAI, "https://api.openai.com/v1", "r");
     expect(&q.models[2], "claude-y", CM_LLM_ANTHROPIC, "https://api.anthropic.com", "");
     fill("", "http://127.0.0.1:9/v1", NULL, &q);
+    expect(&q.models[0], "own", CM_LLM_OPENAI, "http://127.0.0.1:9/v1", "");
+    fill("--model=gpt-5", "http://127.0.0.1:9/v1", NULL, &q); /* said, though it is the default */
     expect(&q.models[0], "gpt-5", CM_LLM_OPENAI, "http://127.0.0.1:9/v1", "");
+    fill("--llm-api-key=k", "http://127.0.0.1:9/v1", NULL, &q); /* there is a service: ours is not started */
+    expect(&q.models[0], "gpt-5", CM_LLM_OPENAI, "https://api.openai.com/v1", "k");
+    fill("--recursive-base-url=http://there/v1", "http://127.0.0.1:9/v1", "asked", &q);
+    expect(&q.models[0], "asked", CM_LLM_OPENAI, "http://127.0.0.1:9/v1", "");
+    expect(&q.models[1], "asked", CM_LLM_OPENAI, "http://there/v1", "");
 }
 
 /* Runs */

@@ -57,15 +57,17 @@ static int put_model(struct cm_buf *b, const char *prefix, const char *name, boo
 
 void cm_infer_list_models(struct cm_request *rq)
 {
-    const struct cm_rlm_conf *c = infer_of(rq)->config.conf;
+    const struct cm_infer *f = infer_of(rq);
+    struct cm_models_local local;
     struct cm_buf b;
 
+    infer_local_model(f, &local);
     cm_buf_init(&b, 8192);
     int rc = cm_buf_puts(&b, "{\"object\":\"list\",\"data\":[");
     if (rc == 0)
         rc = put_model(&b, "", OWN_MODEL, true);
     if (rc == 0)
-        rc = put_model(&b, OWN_PREFIX, c->llm_model, false);
+        rc = put_model(&b, OWN_PREFIX, cm_models_name(f->config.conf, &local), false);
     if (rc == 0)
         rc = cm_buf_puts(&b, "]}");
     cm_request_answer_buf(rq, 200, NULL, &b, rc);

@@ -121,6 +121,13 @@ void infer_plan(struct cm_infer *f)
     plan(f->sweep, &f->sweeping, f->contexts || f->conversations, SWEEP_MS);
 }
 
+void infer_local_model(const struct cm_infer *f, struct cm_models_local *ret)
+{
+    *ret = (struct cm_models_local){0};
+    if (f->config.local_model)
+        f->config.local_model(f->config.arg, ret);
+}
+
 /* Small routes */
 
 void cm_infer_health(struct cm_request *rq)

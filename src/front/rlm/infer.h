@@ -12,6 +12,7 @@ struct cm_http;
 struct cm_infer;
 struct cm_loop;
 struct cm_metrics;
+struct cm_models_local;
 struct cm_rlm;
 struct cm_rlm_conf;
 
@@ -23,8 +24,7 @@ struct cm_infer_config {
     bool loopback; /* nobody from outside can connect */
     /* Whether runs can be served, and if not why. */
     bool (*ready)(void *arg, const char **ret_reason);
-    /* Of a model that we run ourselves; NULL: there is none. */
-    const char *(*local_model_url)(void *arg);
+    void (*local_model)(void *arg, struct cm_models_local *ret); /* NULL: there is none */
     void (*left)(void *arg); /* a connection has ended */
     void *arg;
 };

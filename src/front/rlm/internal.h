@@ -118,6 +118,8 @@ void infer_plan(struct cm_infer *f);
 /* "error", "detail", "code", "remediation": members without braces. */
 int infer_put_error(struct cm_buf *to, const struct cm_err *err);
 
+void infer_local_model(const struct cm_infer *f, struct cm_models_local *ret);
+
 /* runs.c */
 struct run_order {
     struct cm_ask *ask; /* its context's descriptor is taken */

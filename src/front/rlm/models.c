@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "conf/rlm.h"
+#include "conf/schema.h"
 
 #define OPENAI_URL    "https://api.openai.com/v1"
 #define ANTHROPIC_URL "https://api.anthropic.com"
@@ -15,6 +16,14 @@
 bool cm_models_configured(const struct cm_rlm_conf *c)
 {
     return *c->llm_base_url || *c->llm_api_key || *c->anthropic_api_key;
+}
+
+const char *cm_models_name(const struct cm_rlm_conf *c, const struct cm_models_local *local)
+{
+    const struct cm_row *row = cm_row_by_field(&cm_rlm_schema, "llm_model", strlen("llm_model"));
+    bool is_set = c->source.origins[row - cm_rlm_schema.rows].from != CM_CONF_DEFAULT;
+
+    return is_set || cm_models_configured(c) || !local->name ? c->llm_model : local->name;
 }
 
 static enum cm_llm_api api_of(const struct cm_rlm_conf *c, const char *base_url, const char *name)
@@ -27,13 +36,13 @@ static enum cm_llm_api api_of(const struct cm_rlm_conf *c, const char *base_url,
 }
 
 /* Where a model stands by the settings of the root. */
-static struct cm_llm_model place(const struct cm_rlm_conf *c, const char *local_url, const char *name)
+static struct cm_llm_model place(const struct cm_rlm_conf *c, const struct cm_models_local *local, const char *name)
 {
     struct cm_llm_model m = {.name = name, .max_output_tokens = c->llm_max_output_tokens};
 
-    if (local_url && !cm_models_configured(c)) {
+    if (local->url && !cm_models_configured(c)) {
         m.api = CM_LLM_OPENAI;
-        m.base_url = local_url;
+        m.base_url = local->url;
         return m;
     }
     m.api = api_of(c, c->llm_base_url, name);
@@ -42,37 +51,40 @@ static struct cm_llm_model place(const struct cm_rlm_conf *c, const char *local_
 }
 
 /* Where LLM_MODEL stands, and LLM_API_KEY is the key of. */
-static bool is_home(const struct cm_rlm_conf *c, const char *local_url, const struct cm_llm_model *m)
+static bool is_home(const struct cm_rlm_conf *c, const struct cm_models_local *local, const struct cm_llm_model *m)
 {
-    return strcmp(m->base_url, place(c, local_url, c->llm_model).base_url) == 0;
+    return strcmp(m->base_url, place(c, local, cm_models_name(c, local)).base_url) == 0;
 }
 
-static const char *key_for(const struct cm_rlm_conf *c, const char *local_url, const struct cm_llm_model *m)
+static const char *key_for(const struct cm_rlm_conf *c, const struct cm_models_local *local,
+                           const struct cm_llm_model *m)
 {
     if (m->api == CM_LLM_ANTHROPIC && *c->anthropic_api_key &&
         (strcmp(m->base_url, ANTHROPIC_URL) == 0 || strcmp(m->base_url, c->llm_base_url) == 0))
         return c->anthropic_api_key;
-    return is_home(c, local_url, m) ? c->llm_api_key : "";
+    return is_home(c, local, m) ? c->llm_api_key : "";
 }
 
-static struct cm_llm_model root_model(const struct cm_rlm_conf *c, const char *local_url, const char *name)
+static struct cm_llm_model root_model(const struct cm_rlm_conf *c, const struct cm_models_local *local,
+                                      const char *name)
 {
-    struct cm_llm_model m = place(c, local_url, name);
+    struct cm_llm_model m = place(c, local, name);
 
-    m.api_key = key_for(c, local_url, &m);
+    m.api_key = key_for(c, local, &m);
     return m;
 }
 
-static struct cm_llm_model recursive_model(const struct cm_rlm_conf *c, const char *local_url, const char *name)
+static struct cm_llm_model recursive_model(const struct cm_rlm_conf *c, const struct cm_models_local *local,
+                                           const char *name)
 {
-    struct cm_llm_model m = root_model(c, local_url, name);
+    struct cm_llm_model m = root_model(c, local, name);
 
     if (*c->llm_recursive_base_url) {
         m.base_url = c->llm_recursive_base_url;
         m.api = api_of(c, m.base_url, name);
-        m.api_key = key_for(c, local_url, &m);
+        m.api_key = key_for(c, local, &m);
     }
-    if (*c->llm_recursive_api_key && (*c->llm_recursive_base_url || is_home(c, local_url, &m)))
+    if (*c->llm_recursive_api_key && (*c->llm_recursive_base_url || is_home(c, local, &m)))
         m.api_key = c->llm_recursive_api_key;
     return m;
 }
@@ -91,12 +103,13 @@ static unsigned split(char *text, const char **ret, unsigned most)
     return n;
 }
 
-void cm_models_fill(const struct cm_rlm_conf *conf, const char *local_url, const char *model, const char *const *names,
-                    unsigned count, char space[static CM_MODELS_SPACE], struct cm_rlm_request *to)
+void cm_models_fill(const struct cm_rlm_conf *conf, const struct cm_models_local *local, const char *model,
+                    const char *const *names, unsigned count, char space[static CM_MODELS_SPACE],
+                    struct cm_rlm_request *to)
 {
     const char *own[CM_RLM_MODELS_MAX - 1];
 
-    to->models[0] = root_model(conf, local_url, model ? model : conf->llm_model);
+    to->models[0] = root_model(conf, local, model ? model : cm_models_name(conf, local));
     to->models_count = 1;
     if (count == 0 && *conf->llm_recursive_model) {
         snprintf(space, CM_MODELS_SPACE, "%s", conf->llm_recursive_model);
@@ -104,8 +117,8 @@ void cm_models_fill(const struct cm_rlm_conf *conf, const char *local_url, const
         names = own;
     }
     for (unsigned i = 0; i < count && to->models_count < CM_RLM_MODELS_MAX; i++)
-        to->models[to->models_count++] = recursive_model(conf, local_url, names[i]);
+        to->models[to->models_count++] = recursive_model(conf, local, names[i]);
     /* Where only the place differs, the same model is asked there. */
     if (count == 0 && (*conf->llm_recursive_base_url || *conf->llm_recursive_api_key))
-        to->models[to->models_count++] = recursive_model(conf, local_url, to->models[0].name);
+        to->models[to->models_count++] = recursive_model(conf, local, to->models[0].name);
 }

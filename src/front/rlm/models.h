@@ -10,14 +10,24 @@
 
 struct cm_rlm_conf;
 
+/* A model that we run ourselves. */
+struct cm_models_local {
+    const char *name; /* NULL: there is none */
+    const char *url; /* where it is served; NULL: it does not answer yet, or never will */
+};
+
 /* Whether the settings name a place that models are served at; if not, MODEL_PATH is all there is. */
 bool cm_models_configured(const struct cm_rlm_conf *conf);
 
+/* Of a run that names none: LLM_MODEL, but where nobody has set it, a model of ours has its own name. Else it would have the
+ * window and the prices of another. */
+const char *cm_models_name(const struct cm_rlm_conf *conf, const struct cm_models_local *local);
 /* Fills models and models_count of the request. `names` are those of depth 1, 2, ..., `count` of them, none: the settings';
- * `model` NULL: the settings'. `local_url`: where a model of ours is served, or NULL. The strings are those of the settings,
- * of `names`, or static; `space`, of CM_MODELS_SPACE bytes, holds the rest. */
+ * `model` NULL: the settings'. The strings are those of the settings, of `local`, of `names`, or static; `space`, of
+ * CM_MODELS_SPACE bytes, holds the rest. */
 #define CM_MODELS_SPACE 1024
-void cm_models_fill(const struct cm_rlm_conf *conf, const char *local_url, const char *model, const char *const *names,
-                    unsigned count, char space[static CM_MODELS_SPACE], struct cm_rlm_request *to);
+void cm_models_fill(const struct cm_rlm_conf *conf, const struct cm_models_local *local, const char *model,
+                    const char *const *names, unsigned count, char space[static CM_MODELS_SPACE],
+                    struct cm_rlm_request *to);
 
 #endif

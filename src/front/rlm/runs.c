@@ -329,7 +329,7 @@ static void on_done(void *arg, const struct cm_rlm_result *res)
     r->status = res->err.code == CM_ERR_CANCELLED ? RUN_CANCELLED : res->answer ? RUN_SUCCEEDED : RUN_FAILED;
     r->answer = keep(r, res->answer, res->answer_len);
     r->answer_len = r->answer ? res->answer_len : 0;
-    r->partial = keep(r, res->partial, res->partial_len);
+    r->partial = res->partial_len > 0 ? keep(r, res->partial, res->partial_len) : NULL;
     r->partial_len = r->partial ? res->partial_len : 0;
     r->usage = keep(r, res->usage, res->usage ? strlen(res->usage) : 0);
     r->iterations = res->iterations;
@@ -399,9 +399,13 @@ static int fill_request(struct cm_infer *f, const struct run_order *o, char *spa
                         struct context **ret_context, struct cm_err *err)
 {
     struct cm_ask *a = o->ask;
-    const char *local = f->config.local_model_url ? f->config.local_model_url(f->config.arg) : NULL;
+    struct cm_models_local local;
+    const char *reason = "";
 
-    cm_models_fill(f->config.conf, local, a->model, a->recursive, a->recursive_count, space, &a->req);
+    infer_local_model(f, &local);
+    if (!cm_models_configured(f->config.conf) && !local.url && !f->config.ready(f->config.arg, &reason))
+        return cm_err_set(err, CM_ERR_NOT_READY, "%s", reason);
+    cm_models_fill(f->config.conf, &local, a->model, a->recursive, a->recursive_count, space, &a->req);
     for (unsigned i = 0; i < a->req.models_count; i++)
         a->req.models[i].sampling = a->sampling;
     a->req.correlation = o->correlation;
