@@ -66,7 +66,7 @@ class RLM:
     ``verbose``                            shows the run on stderr as it happens
     ``persistent``                         one session over several completions: ``context_N``, ``history_N``; call `close`
     ``compaction, compaction_threshold_pct``  a conversation that fills so much of the model's window is replaced by a summary
-    ``max_concurrent_subcalls``            runs of one ``rlm_query_batched`` at once
+    ``max_concurrent_subcalls``            runs below each run at once
     ``on_subcall_start(depth, model, prompt_preview)``, ``on_subcall_complete(depth, model, duration, error)``,
     ``on_iteration_start(depth, iteration)``, ``on_iteration_complete(depth, iteration, duration)``  called in threads of the run
     ``sampling_args, sub_sampling_args``   members of requests to the root's model, and to those below it
