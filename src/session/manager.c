@@ -481,14 +481,15 @@ int cm_sessions_output(struct cm_sessions *m, const char *id, const char *execut
     return rc < 0 ? cm_err_set(err, rc, "no memory for the output") : 0;
 }
 
-int cm_sessions_interrupt(struct cm_sessions *m, const char *id, bool *ret_stopped, struct cm_err *err)
+int cm_sessions_interrupt(struct cm_sessions *m, const char *id, const char *execution, bool *ret_stopped,
+                          struct cm_err *err)
 {
     struct cm_session *s = find(m, id, err);
 
     if (!s)
         return err->code;
-    *ret_stopped = s->running != NULL;
-    if (s->running) {
+    *ret_stopped = s->running && (!execution || strcmp(cm_exec_id(s->running), execution) == 0);
+    if (*ret_stopped) {
         if (s->state == CM_S_RUNNING) /* else it is decided why it stops */
             s->running->stopped = true;
         cm_session_event(s, CM_SE_STOP, NULL);

@@ -240,8 +240,10 @@ int cm_sessions_output(struct cm_sessions *m, const char *id, const char *execut
                        uint64_t length, struct cm_buf *to, struct cm_output_info *ret, struct cm_err *err);
 
 /* Stops the running execution as a timeout would: it answers with KeyboardInterrupt, its state is kept, unless it does
- * not stop within the grace. *ret_stopped: there was one. */
-int cm_sessions_interrupt(struct cm_sessions *m, const char *id, bool *ret_stopped, struct cm_err *err);
+ * not stop within the grace. With `execution` not NULL only the one of that id: whoever asks late does not stop the next one.
+ * *ret_stopped: there was one. */
+int cm_sessions_interrupt(struct cm_sessions *m, const char *id, const char *execution, bool *ret_stopped,
+                          struct cm_err *err);
 /* Undoes the newest execution of an idle session: `done` gets the session's id, or NULL and the reason. */
 int cm_sessions_roll_back(struct cm_sessions *m, const char *id,
                           void (*done)(void *arg, const char *id, const struct cm_err *err), void *arg,

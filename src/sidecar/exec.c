@@ -59,7 +59,7 @@ static void dispose(struct cm_sidecar_exec *x)
         if (op->exec != x)
             continue;
         op->exec = NULL;
-        if (op->kind == INTERRUPT) /* it would meet the next one */
+        if (op->kind == INTERRUPT)
             cm_sidecar_op_free(op);
     }
     DL_DELETE(x->s->execs, x);
@@ -207,6 +207,22 @@ void cm_sidecar_exec_answered(struct cm_sidecar_op *op, const struct cm_err *err
         send_failure(x, op->call, err->text, strlen(err->text)); /* a result that may not be so large, for one */
 }
 
+/* By its id: one that comes late shall not meet the session's next execution. */
+static void send_interrupt(struct cm_sidecar_exec *x)
+{
+    struct cm_sidecar_op *op = cm_sidecar_op_new(x->s, INTERRUPT, "POST", NULL);
+
+    if (!op)
+        return;
+    op->exec = x;
+    op->attempts_max = 1000; /* while there is nothing to interrupt yet */
+    op->type = "application/json";
+    if (cm_buf_printf(&op->body, "{\"execution_id\": \"%s\"}", x->id) < 0 ||
+        cm_sidecar_url(x->s, op->url, NULL, "/session/%s/interrupt", x->session) < 0 ||
+        cm_sidecar_op_send(op, NULL) < 0)
+        cm_sidecar_op_free(op);
+}
+
 /* Events */
 
 static int misunderstood(struct cm_sidecar_exec *x, const char *event)
@@ -224,6 +240,8 @@ static int take_start(struct cm_sidecar_exec *x, char *data, size_t len)
         !cm_sidecar_is_id(id) || x->id[0])
         return misunderstood(x, "start");
     memcpy(x->id, id, id_len + 1);
+    if (x->interrupted)
+        send_interrupt(x);
     return 0;
 }
 
@@ -455,20 +473,14 @@ int cm_sidecar_execute(struct cm_sidecar *s, const char *session, const struct c
 
 void cm_sidecar_interrupt(struct cm_sidecar_exec *x)
 {
-    struct cm_sidecar_op *op = x->over ? NULL : cm_sidecar_op_new(x->s, INTERRUPT, "POST", NULL);
-
-    if (!op)
+    if (x->over || x->interrupted)
         return;
     x->interrupted = true;
     x->heard_ns = cm_clock_ns();
     x->patience_ns = (uint64_t)(INTERRUPT_S * (double)CM_NS_PER_S);
     cm_timer_start(x->timer, (uint64_t)(INTERRUPT_S * 1000) + 1, 0);
-    op->exec = x;
-    op->attempts_max = 1000; /* while there is nothing to interrupt yet */
-    op->type = "application/json";
-    if (cm_sidecar_url(x->s, op->url, NULL, "/session/%s/interrupt", x->session) < 0 ||
-        cm_sidecar_op_send(op, NULL) < 0)
-        cm_sidecar_op_free(op);
+    if (x->id[0]) /* else when it has one */
+        send_interrupt(x);
 }
 
 void cm_sidecar_abandon(struct cm_sidecar_exec *x)

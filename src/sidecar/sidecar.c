@@ -126,7 +126,7 @@ static void conclude(struct cm_sidecar_op *op, const struct cm_err *err)
     cm_sidecar_op_free(op);
 }
 
-/* What is interrupted has ended meanwhile: another execution would be met. */
+/* What is interrupted has ended meanwhile. */
 static bool is_pointless(const struct cm_sidecar_op *op)
 {
     return op->kind == INTERRUPT && !(op->exec && cm_sidecar_exec_runs(op->exec));

@@ -123,6 +123,32 @@ def test_an_interrupt(session):
         assert result["error_type"] == "KeyboardInterrupt" and result["state"] == "kept"
 
 
+def interrupt(session, **body):
+    answer = session.sidecar.request("POST", session.path + "/interrupt", json=body)
+    return answer.json()["interrupted"] if answer.status_code == 200 else (answer.status_code, answer.json()["code"])
+
+
+def test_an_interrupt_of_one_execution_meets_no_other(session):
+    """Neither the next one, when it comes late, nor the one that runs, when it comes early."""
+    with Stream(session, "1") as first, Stream(session, "tools['go'].run()\nwhile True: pass", ["go"]) as stream:
+        late = first.result()["execution_id"]
+        stream.reply(stream.until("call")["call"], result=None)
+        with Stream(session, "'next'") as queued:
+            early = queued.until("start")["execution_id"]
+            assert [interrupt(session, execution_id=other) for other in (late, early, "", stream.execution + "0", "x" * 9999)] == [False] * 5
+            for bad in (1, ["e"], {}, True, "\0", stream.execution + "\0"):
+                assert interrupt(session, execution_id=bad) == (422, "invalid_field"), bad
+            assert session.info()["state"] == "running"
+            assert interrupt(session, execution_id=stream.execution) is True
+            assert stream.result()["error_type"] == "KeyboardInterrupt"
+            assert queued.result()["result"] == "'next'"
+    assert interrupt(session, execution_id=stream.execution) is False
+    with Stream(session, "print('begun')\nwhile True:\n    pass") as stream:
+        stream.until("output")
+        assert interrupt(session, execution_id=None, other=1) is True  # names none: whichever runs
+        assert stream.result()["error_type"] == "KeyboardInterrupt"
+
+
 def test_streams_are_not_remembered(session):
     session.ok("count = 0")
     for expected in ("1", "2"):

@@ -173,7 +173,7 @@ static void calls_end_with_their_execution(void **state)
     assert_int_equal(gone, 1);
     assert_int_equal(begin(w, id, "call keep", 0, &a), 0);
     await_calls(w, 1);
-    assert_int_equal(cm_sessions_interrupt(w->m, id, &stopped, NULL), 0);
+    assert_int_equal(cm_sessions_interrupt(w->m, id, NULL, &stopped, NULL), 0);
     assert_int_equal(gone, 2);
     await(w, &a.done);
     assert_string_equal(a.result, "1: failure 6: the execution was interrupted");

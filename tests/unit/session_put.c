@@ -199,7 +199,7 @@ static void interrupted(void **state)
 
     create(w);
     assert_int_equal(begin_put(w, "interrupted", CM_PUT_TEXT, "abc", 3, &p), 0);
-    assert_int_equal(cm_sessions_interrupt(w->m, w->id, &stopped, NULL), 0);
+    assert_int_equal(cm_sessions_interrupt(w->m, w->id, NULL, &stopped, NULL), 0);
     assert_true(stopped);
     await(w, &p.done);
     assert_int_equal(p.code, CM_ERR_CANCELLED);
@@ -592,7 +592,7 @@ static void interrupted_for_real(void **state)
     text[LEN - 2] = ' ';
     assert_true(is_made(put_text(w, "t", "before"), "str", 6));
     assert_int_equal(begin_put(w, "t", CM_PUT_JSON, text, LEN, &p), 0);
-    assert_int_equal(cm_sessions_interrupt(w->m, w->id, &stopped, NULL), 0);
+    assert_int_equal(cm_sessions_interrupt(w->m, w->id, NULL, &stopped, NULL), 0);
     assert_true(stopped);
     await(w, &p.done);
     assert_int_equal(p.code, CM_ERR_CANCELLED);

@@ -29,30 +29,39 @@ static void timeout_rolls_back_after_grace(void **state)
 static void interrupt_on_request(void **state)
 {
     struct world *w = open_world(standard);
-    struct answer a = {0};
+    struct answer a = {0}, next = {0};
     bool stopped = true;
     (void)state;
 
     const char *id = create(w);
-    assert_int_equal(cm_sessions_interrupt(w->m, id, &stopped, NULL), 0);
+    assert_int_equal(cm_sessions_interrupt(w->m, id, NULL, &stopped, NULL), 0);
     assert_false(stopped);
     assert_int_equal(begin(w, id, "sleep 5", 0, &a), 0);
+    assert_int_equal(begin(w, id, "count", 0, &next), 0);
     run_for(w, 30);
-    assert_int_equal(cm_sessions_interrupt(w->m, id, &stopped, NULL), 0);
+    stopped = true;
+    assert_int_equal(cm_sessions_interrupt(w->m, id, "exec-0", &stopped, NULL), 0);
+    assert_false(stopped);
+    stopped = true;
+    assert_int_equal(cm_sessions_interrupt(w->m, id, cm_exec_id(next.exec), &stopped, NULL), 0); /* it waits */
+    assert_false(stopped);
+    assert_int_equal(cm_sessions_interrupt(w->m, id, cm_exec_id(a.exec), &stopped, NULL), 0);
     assert_true(stopped);
     await(w, &a.done);
     assert_string_equal(a.error_type, "KeyboardInterrupt");
     assert_int_equal(a.res.state, CM_STATE_KEPT);
     assert_false(a.res.timed_out);
+    await(w, &next.done);
+    assert_string_equal(next.result, "2");
     assert_int_equal(begin(w, id, "hang", 0, &a), 0);
     run_for(w, 30);
-    assert_int_equal(cm_sessions_interrupt(w->m, id, &stopped, NULL), 0);
+    assert_int_equal(cm_sessions_interrupt(w->m, id, NULL, &stopped, NULL), 0);
     run_for(w, 10);
-    assert_int_equal(cm_sessions_interrupt(w->m, id, &stopped, NULL), 0); /* once more changes nothing */
+    assert_int_equal(cm_sessions_interrupt(w->m, id, NULL, &stopped, NULL), 0); /* once more changes nothing */
     await(w, &a.done);
     assert_string_equal(a.error_type, "KeyboardInterrupt");
     assert_int_equal(a.res.state, CM_STATE_ROLLED_BACK);
-    assert_string_equal(execute(w, id, "count", 0)->result, "2");
+    assert_string_equal(execute(w, id, "count", 0)->result, "3");
     close_world(w);
 }
 

@@ -411,6 +411,23 @@ static void interrupts(void **state)
     run(&w, START "output|data: {\"stream\":\"stdout\",\"text\":\"a\"}\nawait interrupts 3\n" RESULT);
     assert_string_equal(w.seen, "1:a;" WELL);
     assert_int_equal(w.fake.interrupts, 3); /* the first two met nothing */
+    assert_string_equal(w.fake.interrupt_body, "{\"execution_id\": \"exec-1\"}");
+    world_close(&w);
+}
+
+/* Before it has an id there is no telling which one is meant. */
+static void interrupts_before_the_start(void **state)
+{
+    struct world w;
+
+    (void)state;
+    world_open(&w);
+    w.interrupt_in_output = true;
+    run(&w, "output|data: {\"stream\":\"stdout\",\"text\":\"a\"}\n" RESULT);
+    assert_int_equal(w.fake.interrupts, 0);
+    run(&w, "output|data: {\"stream\":\"stdout\",\"text\":\"a\"}\n" START "await interrupts 3\n" RESULT);
+    assert_string_equal(w.seen, "1:a;" WELL);
+    assert_string_equal(w.fake.interrupt_body, "{\"execution_id\": \"exec-1\"}");
     world_close(&w);
 }
 
@@ -456,6 +473,7 @@ int main(void)
         cmocka_unit_test(sends_large_answers),
         cmocka_unit_test(says_which_calls_are_gone),
         cmocka_unit_test(interrupts),
+        cmocka_unit_test(interrupts_before_the_start),
         cmocka_unit_test(abandons_anywhere),
     };
 

@@ -23,6 +23,7 @@ struct fake {
     char put_line[100], put_type[100], put_sum[64];
     char execute_request[2000], execute_head[1000];
     unsigned answers, answer_failures, interrupts;
+    char interrupt_body[100];
     const char *answer_status;
     char answer_line[10][200], answer_body[10][300];
     size_t answer_len[10];
@@ -133,6 +134,7 @@ static void interrupt(struct connection *c, struct fake *f)
 {
     lock(c);
     unsigned count = ++f->interrupts;
+    snprintf(f->interrupt_body, sizeof f->interrupt_body, "%.*s", (int)c->body_got, c->body);
     unlock(c);
     json(c, "200 OK",
          count > 2 ? "{\"status\":\"ok\",\"interrupted\":true}" : "{\"status\":\"ok\",\"interrupted\":false}");

@@ -155,10 +155,10 @@ class Session:
         exceptions are the code's. Threads of calls have ended when this returns, except those that are `loose`."""
         return _Execution(self, scope, timeout, on_call, on_output, inline, loose).run(code, tools)
 
-    def interrupt(self) -> None:
-        """The running code sees KeyboardInterrupt."""
+    def interrupt(self, execution: str) -> None:
+        """If that is the running code, it sees KeyboardInterrupt."""
         try:
-            self._transport.request("POST", self._path + "/interrupt", timeout=CONTROL_TIMEOUT)
+            self._transport.request("POST", self._path + "/interrupt", {"execution_id": execution}, timeout=CONTROL_TIMEOUT)
         except SidecarError as error:
             _log.warning("session %s was not interrupted: %s", self.id, error)
 
@@ -189,6 +189,7 @@ class _Execution:
         self._session, self._scope = session, scope
         self._on_call, self._on_output, self._inline, self._loose = on_call, on_output, inline, loose
         self._id = ""
+        self._known = threading.Event()
         self._call = Call()  # the connection on which its events come
         self._lock = threading.Lock()
         self._open: Dict[int, Scope] = {}
@@ -233,6 +234,7 @@ class _Execution:
                     gone.cancel(_Over("the code does not wait for it any more"))
             elif event.name == "start":
                 self._id = str(data["execution_id"])
+                self._known.set()
             elif event.name == "result":
                 answer = data
             elif event.name == "error":
@@ -294,7 +296,8 @@ class _Execution:
         """Runs in the thread of alarms, which must not wait."""
 
         def work() -> None:
-            self._session.interrupt()
+            if self._known.wait(INTERRUPT_PATIENCE):
+                self._session.interrupt(self._id)
             self._budget.after(INTERRUPT_PATIENCE, self._give_up)
 
         threading.Thread(target=work, name="rlm-interrupt", daemon=True).start()

@@ -169,9 +169,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.reply(200, {"name": parts[3], "type": type(value).__name__, "length": length, "bytes": len(body)})
 
     def interrupt(self, session, parts, body):
-        if session.running:
-            session.running.interrupt()
-        self.reply(200, {"status": "ok"})
+        run, asked = session.running, json.loads(body or "{}")
+        found = run is not None and asked.get("execution_id", run.id) == run.id
+        if found:
+            run.interrupt()
+        self.reply(200, {"status": "ok", "interrupted": found})
 
     def executions(self, session, parts, body):
         running = session.running

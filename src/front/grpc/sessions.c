@@ -179,7 +179,7 @@ void cm_rpc_interrupt(void *arg, struct cm_grpc_call *wire, const uint8_t *messa
 
     if (!c)
         return;
-    if (cm_sessions_interrupt(c->rpc->parts.sessions, c->session, &stopped, &err) < 0) {
+    if (cm_sessions_interrupt(c->rpc->parts.sessions, c->session, NULL, &stopped, &err) < 0) {
         cm_rpc_fail(c, &err);
         return;
     }

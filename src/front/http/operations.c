@@ -241,14 +241,33 @@ static int check_empty_or_object(struct cm_request *rq, struct cm_err *err)
     return len == 0 ? 0 : cm_json_object(text, len, NULL, 0, err);
 }
 
+/* *ret NULL: whichever runs. An id with a NUL byte is nobody's as the id before that byte would not be: it is refused. */
+static int read_execution(struct cm_request *rq, const char **ret, struct cm_err *err)
+{
+    struct cm_json_member m = {.name = "execution_id"};
+    size_t len, id_len;
+    char *text = cm_request_body(rq, &len);
+    int rc = len > 0 ? cm_json_object(text, len, &m, 1, err) : 0;
+
+    *ret = NULL;
+    if (rc < 0 || m.value.kind == CM_JSON_ABSENT || m.value.kind == CM_JSON_NULL)
+        return rc;
+    if (m.value.kind != CM_JSON_STRING || !cm_json_decode(&m.value, &id_len) || memchr(m.value.raw, 0, id_len))
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "execution_id: must be the id of an execution");
+    m.value.raw[id_len] = '\0'; /* over its quote */
+    *ret = m.value.raw;
+    return 0;
+}
+
 void cm_api_interrupt(struct cm_request *rq)
 {
+    const char *execution;
     struct cm_err err;
     bool stopped = false;
-    int rc = check_empty_or_object(rq, &err);
+    int rc = read_execution(rq, &execution, &err);
 
     if (rc == 0)
-        rc = cm_sessions_interrupt(api_of(rq)->config.sessions, cm_api_session(rq), &stopped, &err);
+        rc = cm_sessions_interrupt(api_of(rq)->config.sessions, cm_api_session(rq), execution, &stopped, &err);
     if (rc < 0)
         cm_request_fail(rq, &err);
     else
