@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/url.h"
 #include "base/words.h"
 #include "conf/files.h"
 #include "conf/value.h"
@@ -340,6 +341,7 @@ static void show_origin(const struct cm_conf_source *source, const struct cm_con
 void cm_schema_show(const struct cm_schema *s, const void *conf, FILE *out)
 {
     const struct cm_conf_source *source = (const struct cm_conf_source *)((const char *)conf + s->source);
+    char shown[CM_URL_SHOWN_MAX];
     struct cm_buf value;
 
     fprintf(out, "# configuration file: %s\n", *source->file ? source->file : "none");
@@ -349,7 +351,11 @@ void cm_schema_show(const struct cm_schema *s, const void *conf, FILE *out)
         bool text = row->type == CM_ROW_TEXT || row->type == CM_ROW_PATH || row->type == CM_ROW_SECRET;
         cm_buf_clear(&value);
         cm_row_print(row, conf, &value);
-        fprintf(out, "%s: %s%s%s  # ", row->field, text ? "\"" : "", cm_buf_data(&value), text ? "\"" : "");
+        bool url = row->type == CM_ROW_TEXT && strstr(cm_buf_data(&value), "://"); /* which may hold a password */
+        if (url)
+            cm_url_show(cm_buf_data(&value), shown);
+        fprintf(out, "%s: %s%s%s  # ", row->field, text ? "\"" : "", url ? shown : cm_buf_data(&value),
+                text ? "\"" : "");
         show_origin(source, &source->origins[i], out);
         fputc('\n', out);
     }

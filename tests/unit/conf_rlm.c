@@ -142,16 +142,18 @@ static void reads_keys_from_files(void **state)
 static void shows_no_secret(void **state)
 {
     static struct cm_rlm_conf c;
-    char *const argv[] = {"--llm-api-key=sk-hidden", "--api-key=also-hidden"};
+    char *const argv[] = {"--llm-api-key=sk-hidden", "--api-key=also-hidden",
+                          "--base-url=https://me:hidden@h.example/v1?key=hidden"};
     char *text = NULL;
     size_t len = 0;
 
     (void)state;
-    assert_int_equal(cm_rlm_conf_load(2, argv, &c, NULL), 0);
+    assert_int_equal(cm_rlm_conf_load(3, argv, &c, NULL), 0);
     FILE *f = open_memstream(&text, &len);
     cm_rlm_conf_show(&c, f);
     fclose(f);
     assert_non_null(strstr(text, "llm_api_key: \"***\"  # flag --llm-api-key\n"));
+    assert_non_null(strstr(text, "llm_base_url: \"https://h.example/v1\"  # "));
     assert_null(strstr(text, "hidden"));
     free(text);
 }
