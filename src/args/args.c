@@ -2,6 +2,7 @@
 #include "args/args.h"
 
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/words.h"
@@ -11,15 +12,32 @@ static const struct cm_program *program;
 
 #define WORDS_MAX 64 /* verbs, and flags of one verb */
 
+void cm_args_print(FILE *out, const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+        bool c1 = c == 0xc2 && i + 1 < len && (unsigned char)text[i + 1] < 0xa0; /* controls beyond ASCII */
+        if (c1)
+            i++;
+        else if (c == '\t' || c == '\n' || (c >= ' ' && c != 0x7f))
+            fputc(c, out);
+    }
+}
+
 int cm_args_error(int exit_code, const char *format, ...)
 {
+    char *text = NULL;
     va_list ap;
 
-    fprintf(stderr, "%s: ", program->name);
     va_start(ap, format);
-    vfprintf(stderr, format, ap);
+    int len = vasprintf(&text, format, ap);
     va_end(ap);
+    fprintf(stderr, "%s: ", program->name);
+    if (len >= 0)
+        cm_args_print(stderr, text, (size_t)len); /* it may quote what code or a model has said */
     fputc('\n', stderr);
+    if (len >= 0)
+        free(text);
     return exit_code;
 }
 

@@ -69,6 +69,8 @@ bool cm_args_has(const struct cm_args *args, const char *name);
 /* Finds the verb of a command line without the program's name, reads what is behind it, runs it. Returns the exit code;
  * answers --help of verbs and groups, and unknown words, itself. From here on the other functions are about this program. */
 int cm_args_run(const struct cm_program *program, int argc, char **argv);
+/* Text that is not ours: control characters would move a terminal's cursor, or worse, and are left out. */
+void cm_args_print(FILE *out, const char *text, size_t len);
 /* "<program>: <text>" on stderr; returns `exit_code`. */
 int cm_args_error(int exit_code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A verb that prints a script for a shell: its operand, bash or zsh, completes everything. */

@@ -204,9 +204,13 @@ static void print_json(const char *run_id, const struct cm_rlm_result *res)
     cm_buf_done(&b);
 }
 
+/* As it is, but for what would work on a terminal. */
 static void print_words(const char *text, size_t len)
 {
-    fwrite(text, 1, len, stdout);
+    if (isatty(STDOUT_FILENO))
+        cm_args_print(stdout, text, len);
+    else
+        fwrite(text, 1, len, stdout);
     if (len == 0 || text[len - 1] != '\n')
         fputc('\n', stdout);
 }

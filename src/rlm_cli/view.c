@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "args/args.h"
 #include "base/clock.h"
 #include "base/utf8.h"
 #include "rlm_cli/complete.h"
@@ -159,14 +160,7 @@ static void put_line(struct view *v, const char *from, size_t len)
 {
     size_t shown = len > LINE_BYTES ? LINE_BYTES - cm_utf8_cut_end(from, LINE_BYTES) : len;
 
-    for (size_t i = 0; i < shown; i++) {
-        unsigned char c = (unsigned char)from[i];
-        bool c1 = c == 0xc2 && i + 1 < shown && (unsigned char)from[i + 1] < 0xa0; /* controls beyond ASCII */
-        if (c1)
-            i++;
-        else if (c == '\t' || (c >= ' ' && c != 0x7f))
-            fputc(c, v->out);
-    }
+    cm_args_print(v->out, from, shown);
     if (shown < len)
         fputs(" …", v->out);
 }

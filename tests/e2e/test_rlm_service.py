@@ -785,7 +785,7 @@ def exit_code(terminal):
 
 def test_complete_on_a_terminal(models):
     code = "print('\\x1b]0;owned\\x07plain')\nprint(llm_query('look at this'))"
-    models.script = root(repl(code), repl(answer("'done'")), sub=Reply("looked", gate="look"))
+    models.script = root(repl(code), repl(answer("'\\x1b]0;owned\\x07well\\n\\x9b1mdone'")), sub=Reply("looked", gate="look"))
     terminal = Terminal(models, "--query", "q")
     try:
         eventually(lambda: "1 sub-query" in terminal.read(), "the line at the bottom counts the sub-query")
@@ -793,7 +793,7 @@ def test_complete_on_a_terminal(models):
         assert exit_code(terminal) == 0, terminal.seen
         assert "llm_query 1" in terminal.seen and "look at this" in terminal.seen and "looked" in terminal.seen
         assert "plain" in terminal.seen and "\033]0" not in terminal.seen and "\x07" not in terminal.seen
-        assert "\r\033[K" in terminal.seen and terminal.seen.rstrip().endswith("done")
+        assert "\r\033[K" in terminal.seen and terminal.seen.rstrip().endswith("]0;ownedwell\r\n1mdone")
     finally:
         terminal.close()
 
