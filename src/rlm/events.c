@@ -272,11 +272,13 @@ static void put_slot_usage(struct event *e, const struct cm_slot *s)
     cm_usage_done(&own);
 }
 
-/* Of a child: what the file's reader finds below its call. Events have it as events of its own. */
+/* Of a child: what the file's reader finds below its call. Events have it as events of its own, of that node. */
 static void put_child(struct event *e, const struct cm_slot *s, int what)
 {
     struct cm_node *c = s->child;
 
+    if (c && c->said && what == CM_LIVE)
+        put_count(e, "node", c->number);
     put_key(e, "metadata");
     if (!c || !c->said || what == CM_LIVE) {
         put(e, "null", 4);

@@ -140,7 +140,7 @@ void complete_event(struct completion *c, const char *type, const char *json, si
     struct cm_buf line;
 
     view_event(&c->view, type, json, len);
-    if (!c->trajectory_file || !cm_infer_trajectory_wants(type, json, len))
+    if (!c->trajectory_file || cm_infer_trajectory_part(type, json, len) == CM_PART_NONE)
         return;
     cm_buf_init(&line, RESULT_MAX);
     if (cm_infer_trajectory_put(&c->lines, type[0], json, len, &line) == 0)

@@ -71,6 +71,13 @@ class Function:
         return space[self.name]
 
 
+def timeless(value):
+    """Without times, of which each record has its own."""
+    if isinstance(value, dict):
+        return {name: timeless(member) for name, member in value.items() if name not in ("timestamp", "execution_time", "iteration_time")}
+    return [timeless(member) for member in value] if isinstance(value, list) else value
+
+
 def check_trajectory(lines):
     """The two kinds of lines that a visualizer reads."""
     assert lines, "the trajectory is empty"
@@ -319,11 +326,14 @@ class ServiceRun:
         return [event for event in list(self.events) if event["type"] == kind]
 
     def _compare(self, lines):
-        """What the service tells of a trajectory is what is in the file, but for the turns of children."""
+        """What the service tells of a trajectory is what is in the file; but events have less room for records of calls."""
         told = self.service.request("GET", f"/runs/{self.id}/trajectory").content.split(b"\n")[:-1]
         told = [json.loads(line) for line in told]
-        assert [(line["type"], line.get("response")) for line in told] == [(line["type"], line.get("response")) for line in lines]
-        assert [line.get("prompt") for line in told] == [line.get("prompt") for line in lines]
+        assert len(told) == len(lines)
+        for one, other in zip(told, lines):
+            long = len(json.dumps(other.get("code_blocks"))) > 3 << 20
+            one, other = ({name: value for name, value in line.items() if not (long and name == "code_blocks")} for line in (one, other))
+            assert timeless(one) == timeless(other)
 
     def cancel(self):
         answer = self.service.request("POST", f"/runs/{self.id}/cancel")

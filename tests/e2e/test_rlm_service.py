@@ -720,6 +720,18 @@ def test_complete_takes_json(models, tmp_path):
     assert complete(models, "--query", "Sum?", "--context", str(context), "--type=text", "--quiet").stdout == b"16\n"
 
 
+def test_a_trajectory_of_complete_has_children_inside(models, tmp_path):
+    sub = lambda request: repl(answer("'from below'")) if request.is_loop else "plain"  # noqa: E731
+    models.script = root(repl("r = rlm_query('deep')\ns = llm_query('plain')"), repl(answer("r")), sub=sub)
+    path = tmp_path / "run.jsonl"
+    done = complete(models, "--query", "q", "--max-depth", "2", "--trajectory", str(path))
+    assert done.stdout == b"from below\n", done.stderr
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    child, plain = lines[1]["code_blocks"][0]["result"]["rlm_calls"]
+    assert child["metadata"]["run_metadata"]["root_model"] == "sub" and plain["metadata"] is None
+    assert [turn["final_answer"] for turn in child["metadata"]["iterations"]] == ["from below"] and "node" not in child
+
+
 def test_complete_that_fails(models, tmp_path):
     models.script = root(Reply("Half of it."), fail(401))
     done = complete(models, "--query", "q")

@@ -291,15 +291,20 @@ static struct run *start(struct cm_infer *f, const char *json, const char *owner
     return r;
 }
 
-static void say(struct run *r, const char *type, size_t len)
+static void say_of(struct run *r, int node, const char *type, size_t len)
 {
     char *json = malloc(len + 100);
-    int head = sprintf(json, "{\"type\":\"%s\",\"node\":0,\"prompt\":[],\"text\":\"", type);
+    int head = sprintf(json, "{\"type\":\"%s\",\"node\":%d,\"prompt\":[],\"text\":\"", type, node);
 
     memset(json + head, 'x', len);
     strcpy(json + head + len, "\"}");
     engine.ops.event(r, type, json, strlen(json));
     free(json);
+}
+
+static void say(struct run *r, const char *type, size_t len)
+{
+    say_of(r, 0, type, len);
 }
 
 static void end(struct run *r, const char *answer)
@@ -335,6 +340,10 @@ static void events_are_bounded(void **state)
     assert_int_equal(r->event_count, 1002);
     assert_int_equal(r->last->id, 1002);
     assert_int_equal(count(r, 'm') + count(r, 'i'), 2); /* a trajectory needs them */
+    say_of(r, 7, "iteration", 80000);
+    assert_int_equal(count(r, 'i'), 2); /* more than it needs words as they come */
+    say(r, "iteration", 30000);
+    assert_int_equal(count(r, 'm') + count(r, 'i'), 3); /* more than it needs those of a child */
     say(r, "iteration", 200000); /* larger than all: it is there, and alone */
     assert_ptr_equal(r->first, r->last);
     end(r, "done");
@@ -470,12 +479,122 @@ static void a_trajectory_has_all_messages(void **state)
     for (size_t i = 0; i < CM_COUNT_OF(cases); i++) {
         size_t len = strlen(cases[i].json);
         cm_buf_clear(&b);
-        assert_true(cm_infer_trajectory_wants(cases[i].type, cases[i].json, len));
+        assert_int_equal(cm_infer_trajectory_part(cases[i].type, cases[i].json, len), CM_PART_ROOT);
         assert_int_equal(cm_infer_trajectory_put(&t, cases[i].type[0], cases[i].json, len, &b), 0);
         assert_string_equal(cm_buf_data(&b), cases[i].line);
     }
-    assert_false(cm_infer_trajectory_wants("iteration", "{\"node\":1}", 10));
-    assert_false(cm_infer_trajectory_wants("delta", "{\"node\":0}", 10));
+    assert_int_equal(cm_infer_trajectory_part("iteration", "{\"node\":1}", 10), CM_PART_CHILD);
+    assert_int_equal(cm_infer_trajectory_part("delta", "{\"node\":0}", 10), CM_PART_NONE);
+    assert_int_equal(cm_infer_trajectory_part("iteration", "{\"node\":-1}", 11), CM_PART_NONE);
+    cm_infer_trajectory_done(&t);
+}
+
+#define CALLS(calls)              ",\"code_blocks\":[{\"code\":\"x\",\"result\":{\"rlm_calls\":[" calls "]}}],\"z\":1}"
+#define TURN(node, prompt, calls) "{\"node\":" #node ",\"prompt\":[" #prompt "]" CALLS(calls)
+#define CALL(node)                "{\"p\":1,\"node\":" #node ",\"metadata\":null}"
+#define BEGINS(node)                                                                                                   \
+    "{\"type\":\"metadata\",\"timestamp\":\"t\",\"node\":" #node                                                       \
+    ",\"run_id\":\"r\",\"parent\":0,\"call\":1,\"depth\":1,"                                                           \
+    "\"root_model\":\"m" #node "\",\"query\":null}"
+#define MADE(node, iterations)                                                                                         \
+    "{\"p\":1,\"metadata\":{\"run_metadata\":{\"root_model\":\"m" #node                                                \
+    "\",\"query\":null},\"iterations\":[" iterations "]}}"
+#define NONE "{\"p\":1,\"metadata\":null}"
+
+static void feed(struct cm_infer_trajectory *t, const char *const *events, size_t count, struct cm_buf *to)
+{
+    cm_buf_clear(to);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(cm_infer_trajectory_put(t,
+                                                 strstr(events[i], "metadata\",\"t") ? 'm'
+                                                 : strstr(events[i], "compact")      ? 'c'
+                                                                                     : 'i',
+                                                 events[i], strlen(events[i]), to),
+                         0);
+}
+
+/* Two children of the root at once, one of them with a child of its own, as their events come. */
+static void a_trajectory_has_children_inside(void **state)
+{
+    static const char *const events[] = {
+        BEGINS(1),
+        BEGINS(2),
+        TURN(1, 1, ""),
+        BEGINS(3),
+        TURN(2, 20, ""),
+        TURN(3, 3, ""),
+        TURN(1, 10, CALL(3)),
+        "{\"node\":2,\"compact\":1}",
+        TURN(2, 21, NONE),
+        TURN(0, 0, CALL(2) "," NONE "," CALL(1) "," CALL(4)),
+        TURN(0, 5, CALL(1)), /* that has been told already */
+    };
+    struct cm_infer_trajectory t;
+    cm_autobuf struct cm_buf b;
+
+    (void)state;
+    cm_buf_init(&b, 10000);
+    cm_infer_trajectory_init(&t, 10000);
+    feed(&t, events, CM_COUNT_OF(events), &b);
+    assert_string_equal(
+        cm_buf_data(&b),
+        TURN(0, 0,
+             MADE(2, TURN(2, 20, "") "," TURN(2, 21, NONE)) "," NONE "," MADE(
+                 1, TURN(1, 1, "") ","
+                                   "{\"node\":1,\"prompt\":[1,10]" CALLS(MADE(
+                                       3, TURN(3, 3, "")))) "," NONE) "\n"
+                                                                      "{\"node\":0,\"prompt\":[0,5]" CALLS(NONE) "\n");
+    assert_null(t.children);
+    assert_int_equal(t.held, 0);
+    cm_infer_trajectory_done(&t);
+}
+
+static void a_child_that_is_not_whole_is_left_out(void **state)
+{
+    static const char *const no_beginning[] = {TURN(1, 1, ""), TURN(0, 0, CALL(1))};
+    static const char *const no_room[] = {BEGINS(1), TURN(1, 1, ""), TURN(1, 2, ""), TURN(1, 3, ""), TURN(1, 4, "")};
+    /* A service that is not ours may say anything. */
+    static const char *const nonsense[] = {
+        BEGINS(1),
+        BEGINS(1),
+        "[1]",
+        "{\"node\":0,\"code_blocks\":[1,{},{\"result\":1},{\"result\":{\"rlm_calls\":1}}]}",
+        TURN(0, ,
+             "1,{\"node\":1},{\"metadata\":null,\"node\":1},{\"node\": 1,\"metadata\":null},"
+             "{\"node\":1,\"metadata\": null},{\"node\":\"1\",\"metadata\":null},{\"node\":1,\"metadata\":2}"),
+    };
+    struct cm_infer_trajectory t;
+    cm_autobuf struct cm_buf b;
+
+    (void)state;
+    cm_buf_init(&b, 10000);
+    cm_infer_trajectory_init(&t, 400);
+    feed(&t, no_beginning, CM_COUNT_OF(no_beginning), &b);
+    assert_string_equal(cm_buf_data(&b), TURN(0, 0, NONE) "\n");
+    feed(&t, no_room, CM_COUNT_OF(no_room), &b);
+    assert_in_range(t.held, 200, 400);
+    cm_infer_trajectory_done(&t);
+    assert_int_equal(t.held, 0);
+    cm_infer_trajectory_init(&t, 10000);
+    feed(&t, nonsense, CM_COUNT_OF(nonsense), &b);
+    assert_int_equal(b.len, strlen(nonsense[3]) + strlen(nonsense[4]) + 2);
+    assert_memory_equal(cm_buf_data(&b), nonsense[3], strlen(nonsense[3]));
+    assert_non_null(strstr(cm_buf_data(&b), nonsense[4]));
+    cm_infer_trajectory_done(&t);
+}
+
+/* An answer that a child would make too large goes without it. */
+static void a_line_has_room_for_its_own(void **state)
+{
+    static const char *const events[] = {BEGINS(1), TURN(1, 1, ""), TURN(0, 0, CALL(1))};
+    struct cm_infer_trajectory t;
+    cm_autobuf struct cm_buf b;
+
+    (void)state;
+    cm_buf_init(&b, 150);
+    cm_infer_trajectory_init(&t, 10000);
+    feed(&t, events, CM_COUNT_OF(events), &b);
+    assert_string_equal(cm_buf_data(&b), TURN(0, 0, NONE) "\n");
     cm_infer_trajectory_done(&t);
 }
 
@@ -493,6 +612,9 @@ int main(void)
         cmocka_unit_test(runs_have_owners),
         cmocka_unit_test(contexts_wait_for_their_run),
         cmocka_unit_test(a_trajectory_has_all_messages),
+        cmocka_unit_test(a_trajectory_has_children_inside),
+        cmocka_unit_test(a_child_that_is_not_whole_is_left_out),
+        cmocka_unit_test(a_line_has_room_for_its_own),
     };
 
     return cmocka_run_group_tests_name("infer", tests, load, NULL);

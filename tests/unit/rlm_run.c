@@ -560,6 +560,8 @@ static void writes_a_trajectory(void **state)
     complete(&q);
     ends_with_answer("top");
     assert_null(strstr(cm_buf_data(&world.events), "SECRET"));
+    assert_non_null(strstr(cm_buf_data(&world.events),
+                           ",\"node\":1,\"metadata\":null}")); /* of the call whose run has that number */
     char *text = only_file(log_dir), *line, *save = NULL;
     assert_null(strstr(text, "SECRET"));
     assert_non_null(strstr(text, "\"base_url\":\"http://model/v1\""));

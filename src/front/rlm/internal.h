@@ -15,6 +15,7 @@
 #include "front/rlm/ask.h"
 #include "front/rlm/infer.h"
 #include "front/rlm/models.h"
+#include "front/rlm/trajectory.h"
 #include "http/http.h"
 #include "obs/metrics.h"
 #include "rlm/rlm.h"
@@ -26,7 +27,7 @@ struct event {
     struct event *next;
     uint64_t id;
     size_t len, data, data_len; /* of the text; where its JSON stands in it */
-    bool root; /* metadata, iteration or compaction of node 0: what a trajectory is made of */
+    enum cm_infer_part part; /* of a trajectory */
     char type; /* its first letter */
     char text[];
 };
@@ -140,6 +141,9 @@ void runs_keep_alive(struct cm_infer *f);
 void runs_trim(struct cm_infer *f);
 void runs_free(struct cm_infer *f);
 const char *run_status_name(enum run_status status);
+
+/* told.c: answers with it */
+void infer_tell_trajectory(struct cm_request *rq, const struct run *r);
 
 /* contexts.c */
 struct context *contexts_find(struct cm_infer *f, const char *id, const char *owner);

@@ -14,7 +14,6 @@
 #include "base/cleanup.h"
 #include "base/utf8.h"
 #include "front/rlm/internal.h"
-#include "front/rlm/trajectory.h"
 #include "obs/log.h"
 
 #define BACKLOG_MAX  (32u << 20) /* of one follower: one event, however large */
@@ -64,19 +63,25 @@ static void drop_events(struct run *r)
         drop_event(r, NULL, r->first);
 }
 
-/* What a trajectory needs goes last. */
-static void bound_events(struct run *r, size_t max)
+static void drop_part(struct run *r, size_t max, enum cm_infer_part part)
 {
     struct event *before = NULL, *e = r->first;
 
     while (e && r->bytes > max) {
         struct event *next = e->next;
-        if (e->root)
+        if (e->part != part)
             before = e;
         else
             drop_event(r, before, e);
         e = next;
     }
+}
+
+/* What a trajectory needs goes last. */
+static void bound_events(struct run *r, size_t max)
+{
+    drop_part(r, max, CM_PART_NONE);
+    drop_part(r, max, CM_PART_CHILD);
     while (r->first && r->first != r->last && r->bytes > max)
         drop_event(r, NULL, r->first);
 }
@@ -266,7 +271,7 @@ static void on_event(void *arg, const char *type, const char *json, size_t len)
 
     if (!e)
         return;
-    e->root = cm_infer_trajectory_wants(type, json, len);
+    e->part = cm_infer_trajectory_part(type, json, len);
     if (r->last)
         r->last->next = e;
     else

@@ -11,7 +11,6 @@
 
 #include "base/cleanup.h"
 #include "front/rlm/internal.h"
-#include "front/rlm/trajectory.h"
 #include "wire/json.h"
 
 #define ANSWER_MAX (128u << 20)
@@ -342,18 +341,8 @@ void cm_infer_cancel_run(struct cm_request *rq)
 
 void cm_infer_show_trajectory(struct cm_request *rq)
 {
-    struct run *r = run_of(rq);
-    struct cm_infer_trajectory t;
-    struct cm_buf b;
-    int rc = 0;
+    const struct run *r = run_of(rq);
 
-    if (!r)
-        return;
-    cm_buf_init(&b, ANSWER_MAX);
-    cm_infer_trajectory_init(&t, ANSWER_MAX);
-    for (const struct event *e = r->first; e && rc == 0; e = e->next)
-        if (e->root)
-            rc = cm_infer_trajectory_put(&t, e->type, e->text + e->data, e->data_len, &b);
-    cm_infer_trajectory_done(&t);
-    cm_request_answer_buf(rq, 200, "application/x-ndjson", &b, rc);
+    if (r)
+        infer_tell_trajectory(rq, r);
 }
