@@ -427,6 +427,7 @@ def openai_client():
     )
 
 
+@pytest.mark.unrestricted("that client is fetched from the network")
 def test_openais_own_client(service, models, openai_client):
     models.script = root(repl(answer("'from code: é'")))
     assert openai_client(service) == {"plain": ["from code: é", True], "streamed": "from code: é", "models": ["rlm", "rlm/root"]}
@@ -468,6 +469,7 @@ def test_a_killed_sidecar_comes_back(models, tmp_path):
         assert infer(service, query="q").status_code in (200, 500)
 
 
+@pytest.mark.unrestricted("nobody can look into the sidecar's environment there; tests/restricted has a test of that")
 def test_the_sidecar_knows_no_key_of_models(models, tmp_path):
     with own_service(models, tmp_path, OPENAI_API_KEY="sk-other-1234", ANTHROPIC_API_KEY="sk-ant-1234") as service:
         with open(f"/proc/{sidecar_of(service)}/environ", "rb") as file:

@@ -23,15 +23,16 @@ ROOT = Path(__file__).resolve().parents[2]
 INSIDE = "/codemode"
 NOBODY = 65534
 MEMORY = 512 << 20
-#: Everything but what looks at the command line, the language or the client library: none of it is about the machine.
-MODULES = ["isolation", "limits", "memory", "timeouts", "sessions", "resilience", "threads", "observability", "crash", "rollback", "jail"]
+#: Everything but what looks at the command line, the language or the client library: none of it is about the machine. Of the RLM service
+#: what it does with a sidecar of its own, and with files.
+MODULES = ["isolation", "limits", "memory", "timeouts", "sessions", "resilience", "threads", "observability", "crash", "rollback", "jail", "rlm_service", "rlm_records"]
 
 
 def stage(build, folder):
     """Copies what the tests need to where anybody may read it."""
     folder.chmod(0o755)
     (folder / "build" / "guest").mkdir(parents=True)
-    for name in ("codemode", "codemode-sandbox", "guest/python.img"):
+    for name in ("codemode", "codemode-sandbox", "rlm", "guest/python.img"):
         shutil.copy(build / name, folder / "build" / name)
     for name in ("tests/e2e", "tests/restricted", "sdk/python"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))

@@ -9,7 +9,7 @@ import subprocess
 import urllib.request
 
 import pytest
-from support import CODEMODE
+from support import BUILD, CODEMODE
 
 CLONE_NEWUSER = 0x10000000
 
@@ -67,3 +67,25 @@ def test_the_keys_of_a_server_are_not_seen_by_its_neighbours():
         server.terminate()
         server.communicate(timeout=20)
     assert server.returncode == 0
+
+
+def test_the_keys_of_models_are_not_seen_either():
+    """Neither with the RLM service nor with its private sidecar, which has them not, but a key of its own."""
+    settings = {"LLM_API_KEY": "a-key-of-the-tests-2", "LLM_BASE_URL": "http://127.0.0.1:9/v1", "PATH": os.environ["PATH"]}
+    service = subprocess.Popen([BUILD / "rlm", "serve", "--port", "0"], env=settings, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        events = map(json.loads, service.stdout)
+        sidecar = None
+        for event in events:
+            sidecar = event["pid"] if event["event"] == "sidecar_started" else sidecar
+            if event["event"] == "sidecar_ready":
+                break
+        for pid in (service.pid, sidecar):
+            for name in ("environ", "mem", "maps"):
+                with pytest.raises(PermissionError):
+                    open(f"/proc/{pid}/{name}", "rb").read(1)
+    finally:
+        service.terminate()
+        service.communicate(timeout=20)
+    assert service.returncode == 0
