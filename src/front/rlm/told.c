@@ -63,12 +63,14 @@ static void on_gone(void *arg)
 static struct telling *new_telling(struct cm_request *rq, const struct run *r)
 {
     struct telling *t = calloc(1, sizeof *t);
+    char *room;
 
     if (!t)
         return NULL;
     t->rq = rq;
     cm_buf_init(&t->events, r->bytes); /* which counts more of each event than is copied */
     cm_buf_init(&t->answer, ANSWER_MAX);
+    t->rc = cm_buf_reserve(&t->events, r->bytes, &room); /* once, and not by and by */
     for (const struct event *e = r->first; e && t->rc == 0; e = e->next) {
         struct head h = {.len = e->data_len, .type = e->type};
         if (e->part == CM_PART_NONE)
