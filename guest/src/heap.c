@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "heap.h"
 
-#include <Python.h>
+#define Py_BUILD_CORE 1
+#include "Python.h"
+#include "pycore_frame.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define POOL_SIZE 4096 /* pymalloc's pools on a 32-bit machine */
@@ -154,6 +157,39 @@ enum { RESERVE = 2 << 20, LAST_RESERVE = 1 << 20, FIRST_AID = 768 << 10, HEADROO
 
 static void *reserve, *first_aid;
 
+static struct heap_place failed_at;
+
+static bool is_cell(PyObject *filename, int *ret_number)
+{
+    static const char prefix[] = "<cell ";
+
+    if (!PyUnicode_IS_COMPACT_ASCII(filename) || strncmp(PyUnicode_DATA(filename), prefix, sizeof prefix - 1) != 0)
+        return false;
+    *ret_number = atoi((const char *)PyUnicode_DATA(filename) + sizeof prefix - 1);
+    return true;
+}
+
+/* It may be the traceback of another exception that finds no room: then the MemoryError has none itself, and nobody would
+ * know the line. Takes no memory. */
+static void note_place(void)
+{
+    PyThreadState *thread = PyThreadState_GetUnchecked();
+    _PyInterpreterFrame *frame = thread ? thread->current_frame : NULL;
+
+    for (; frame; frame = frame->previous) {
+        int cell;
+        if (_PyFrame_IsIncomplete(frame) || !is_cell(_PyFrame_GetCode(frame)->co_filename, &cell))
+            continue;
+        failed_at = (struct heap_place){cell, PyUnstable_InterpreterFrame_GetLine(frame)};
+        return;
+    }
+}
+
+struct heap_place heap_failed_at(void)
+{
+    return failed_at;
+}
+
 void heap_reserve_release(void)
 {
     free(first_aid);
@@ -163,6 +199,7 @@ void heap_reserve_release(void)
 
 void heap_reserve_take(void)
 {
+    failed_at = (struct heap_place){0, 0};
     void *room = malloc(HEADROOM + (reserve ? 0 : RESERVE) + (first_aid ? 0 : FIRST_AID));
     if (!room) {
         /* At the limit: the code needs most of what is left to make room, the driver the rest. */
@@ -188,7 +225,10 @@ enum { SMALL_REQUEST = 64 << 10 };
 
 static void *or_first_aid(void *p, size_t size)
 {
-    if (!p && first_aid && size <= SMALL_REQUEST) {
+    if (p)
+        return p;
+    note_place();
+    if (first_aid && size <= SMALL_REQUEST) {
         free(first_aid);
         first_aid = NULL;
     }

@@ -11,4 +11,10 @@ int heap_seal(void);
 void heap_reserve_take(void);
 void heap_reserve_release(void);
 
+/* The innermost line of a cell that ran when an allocation failed last, since heap_reserve_take(). cell 0: there was none. */
+struct heap_place {
+    int cell, line;
+};
+struct heap_place heap_failed_at(void);
+
 #endif

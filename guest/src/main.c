@@ -236,11 +236,21 @@ static PyObject *py_release_reserve(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+static PyObject *py_failed_at(PyObject *self, PyObject *unused)
+{
+    struct heap_place at = heap_failed_at();
+
+    (void)self, (void)unused;
+    return at.cell > 0 ? Py_BuildValue("(ii)", at.cell, at.line) : Py_NewRef(Py_None);
+}
+
 static PyMethodDef methods[] = {
     {"take_deadlock", py_take_deadlock, METH_NOARGS,
      "True once after the scheduler woke the main thread because no thread could ever run again."},
     {"release_reserve", py_release_reserve, METH_NOARGS,
      "Gives back the memory that was kept from user code, so that a session at its limit can still answer."},
+    {"failed_at", py_failed_at, METH_NOARGS,
+     "(cell, line) of the code that ran when memory was last asked for in vain, or None."},
     {"memory", py_memory, METH_NOARGS, "Bytes of linear memory in use."},
     {NULL, NULL, 0, NULL},
 };

@@ -56,6 +56,11 @@ def place(line, filename):
     return f'line {line} of {filename}'
 
 
+def place_in(at):
+    """The same of (cell, line), or None."""
+    return place(at[1], f'{CELL_PREFIX}{at[0]}>') if at else None
+
+
 def same_failure(exc):
     """An exception and those that were in its place before, because there was no memory for one more line of its traceback."""
     found = [exc]

@@ -38,10 +38,14 @@ CANCEL_SECONDS = 1.0       # for an interrupted cell's coroutine to finish its `
 STOPS_IGNORED = 8          # of the event loop, while a cell awaits
 
 try:
-    from _codemode import content as _content, release_reserve as _release_reserve, take_deadlock as _take_deadlock
+    from _codemode import (content as _content, failed_at as _failed_at, release_reserve as _release_reserve,
+                           take_deadlock as _take_deadlock)
 except ImportError:  # not inside the sandbox
     def _content(is_text):
         return '' if is_text else b''
+
+    def _failed_at():
+        return None
 
     def _release_reserve():
         pass
@@ -409,7 +413,7 @@ class Session:
                 exc.args = (_NESTED,)
             elif args == ():
                 places = [report.place_of(one) for one in report.same_failure(exc)]
-                place = next(filter(None, reversed(places)), None)
+                place = next(filter(None, reversed(places)), None) or report.place_in(_failed_at())
                 exc.args = (f"out of memory{f' at {place}' if place else ''}: {self._memory(exc)}",)
         except Exception:
             pass  # then without
