@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/err.h"
 #include "base/words.h"
 
 /* One per process: the one that runs. */
@@ -39,6 +40,11 @@ int cm_args_error(int exit_code, const char *format, ...)
     if (len >= 0)
         free(text);
     return exit_code;
+}
+
+int cm_args_unloaded(const struct cm_err *err)
+{
+    return cm_args_error(err->code == CM_ERR_NO_MEMORY ? CM_EXIT_UNAVAILABLE : CM_EXIT_USAGE, "%s", err->text);
 }
 
 const struct cm_program *cm_args_program(void)

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+struct cm_err;
 struct cm_schema;
 
 enum cm_exit {
@@ -73,6 +74,8 @@ int cm_args_run(const struct cm_program *program, int argc, char **argv);
 void cm_args_print(FILE *out, const char *text, size_t len);
 /* "<program>: <text>" on stderr; returns `exit_code`. */
 int cm_args_error(int exit_code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same for settings that could not be loaded: CM_EXIT_USAGE, unless there was no memory for them. */
+int cm_args_unloaded(const struct cm_err *err);
 /* A verb that prints a script for a shell: its operand, bash or zsh, completes everything. */
 int cm_args_completion(const struct cm_args *args);
 /* The one that runs. */

@@ -99,7 +99,7 @@ int cm_cli_config_show(int argc, char **argv)
             return CM_EXIT_OK;
         }
     if (cm_conf_load(argc, argv, &conf, &err) < 0)
-        return cm_args_error(CM_EXIT_USAGE, "%s", err.text);
+        return cm_args_unloaded(&err);
     cm_conf_show(&conf, stdout);
     return CM_EXIT_OK;
 }

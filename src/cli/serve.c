@@ -32,7 +32,7 @@ int cm_cli_serve(int argc, char **argv)
         return CM_EXIT_OK;
     }
     if (cm_conf_load(argc, argv, &conf, &err) < 0)
-        return cm_args_error(CM_EXIT_USAGE, "%s", err.text);
+        return cm_args_unloaded(&err);
     if (cm_gateway_run(&conf, &err) < 0)
         return cm_args_error(err.code == CM_ERR_CONFIG ? CM_EXIT_USAGE : CM_EXIT_UNAVAILABLE, "%s", err.text);
     return CM_EXIT_OK;

@@ -324,7 +324,7 @@ int cm_rlm_cli_complete(int argc, char **argv)
     if (rc != CM_EXIT_OK)
         return rc;
     if (cm_rlm_conf_load(rest_count, rest, &c.conf, &err) < 0)
-        return cm_args_error(CM_EXIT_USAGE, "%s", err.text);
+        return cm_args_unloaded(&err);
     if (!c.query || !*c.query)
         return cm_args_error(CM_EXIT_USAGE, "complete: --query is required");
     if ((rc = open_context(&c)) != CM_EXIT_OK || (rc = open_trajectory(&c)) != CM_EXIT_OK)

@@ -61,7 +61,7 @@ int cm_rlm_cli_serve(int argc, char **argv)
         return CM_EXIT_OK;
     }
     if (cm_rlm_conf_load(argc, argv, &conf, &err) < 0)
-        return cm_args_error(CM_EXIT_USAGE, "%s", err.text);
+        return cm_args_unloaded(&err);
     if (cm_rlm_service_run(&conf, &err) < 0)
         return cm_args_error(err.code == CM_ERR_CONFIG ? CM_EXIT_USAGE : CM_EXIT_UNAVAILABLE, "%s", err.text);
     return CM_EXIT_OK;
@@ -79,7 +79,7 @@ int cm_rlm_cli_config(int argc, char **argv)
         return CM_EXIT_OK;
     }
     if (cm_rlm_conf_load(argc, argv, &conf, &err) < 0)
-        return cm_args_error(CM_EXIT_USAGE, "%s", err.text);
+        return cm_args_unloaded(&err);
     cm_rlm_conf_show(&conf, stdout);
     return CM_EXIT_OK;
 }

@@ -9,9 +9,16 @@
 static FILE *messages;
 static char message[65536];
 
-/* What the parser says is part of its promise; libFuzzer keeps the stream that it had before. */
+/* What the parser says is part of its promise; libFuzzer keeps the stream that it had before. Messages begin with the
+ * name of the program that runs. */
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
+    static const struct cm_verb verbs[] = {{.words = NULL}};
+    static const struct cm_flag flags[] = {{.words = NULL}};
+    static const struct cm_program program = {
+        .name = "codemode", .about = "", .verbs = verbs, .flags = flags, .exit_help = ""};
+
+    CHECK(cm_args_run(&program, 0, NULL) == CM_EXIT_USAGE);
     (void)argc;
     (void)argv;
     messages = fmemopen(message, sizeof message, "w");
