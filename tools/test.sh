@@ -69,7 +69,7 @@ sanitizer_build() { # address|undefined folder
 # The whole of the end-to-end tests once more, the gateway under both sanitizers: in CI, for it takes minutes.
 suite_sanitized() {
     sanitizer_build address,undefined "$root/build-san" || return 1
-    CODEMODE_PATIENCE=4 suite_pytest sanitized tests/e2e "$root/build-san" ""
+    RLM_DRIVERS=service CODEMODE_PATIENCE=4 suite_pytest sanitized tests/e2e "$root/build-san" ""
 }
 
 run_suites() { # folder filter

@@ -190,7 +190,15 @@ def test_ctrl_c(sidecar, script, begun):
 
 def test_a_program_that_ends_in_the_middle(sidecar):
     """The main thread ends while another one waits for a run; nobody calls close()."""
-    program = PROGRAM % False + "threading.Thread(target=run, daemon=True).start()\nsys.stdin.read()"
+    program = PROGRAM % False + """
+def wait():
+    try:
+        run()
+    except CancellationError:
+        pass
+threading.Thread(target=wait, daemon=True).start()
+sys.stdin.read()
+"""
     with ModelServer(repl(FOREVER)) as models:
         process = subprocess.Popen([sys.executable, "-c", program], env=environment(sidecar, models), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         models.wait(lambda m: len(m.requests) == 1, "the first turn")
