@@ -281,8 +281,8 @@ static PyObject *py_wait_call(PyObject *self, PyObject *arg)
         return NULL;
     while (c && c->handle == handle && c->number) {
         int why;
-        Py_BEGIN_ALLOW_THREADS
-        why = cm_sched_block(c, -1);
+        Py_BEGIN_ALLOW_THREADS /* others may run in it, and the answer may come: its wake-up would have met nobody */
+        why = c->handle == handle && c->number ? cm_sched_block(c, -1) : 0;
         Py_END_ALLOW_THREADS
         if (why == EINTR && PyErr_CheckSignals()) {
             if (c->handle == handle)
@@ -327,8 +327,8 @@ static PyObject *sleeper_select(struct sleeper *s, PyObject *timeout)
     if (deadline == 0 && cm_calls_live && !s->first) {
         cm_sched_look();
     } else if (deadline && !s->woken && !s->first) {
-        Py_BEGIN_ALLOW_THREADS
-        why = cm_sched_block(s, deadline);
+        Py_BEGIN_ALLOW_THREADS /* as in py_wait_call() */
+        why = s->woken || s->first ? 0 : cm_sched_block(s, deadline);
         Py_END_ALLOW_THREADS
     }
     if (why == EINTR && PyErr_CheckSignals())

@@ -102,7 +102,7 @@ def test_a_model_service_with_another_certificate_hears_nothing(folder, sidecar,
 class Listening(Service):
     """One that may never be ready."""
 
-    def wait_ready(self, deadline=30.0):
+    def wait_ready(self, deadline=30.0, status=503):
         self.port = eventually(lambda: listening_port(self.process.pid), "the service listens", deadline)
 
 
