@@ -165,6 +165,7 @@ def test_uploads_that_stop(stage):
     with crowd(stage, 60, upload(session, 50_000_000, b"x" * 100_000)) as sockets:
         assert stage.server.request("GET", "/health").status_code == 200
         eventually(lambda: all(map(is_closed, sockets)), "uploads that stop are cut off", 15)
+    stage.server.hang_up()  # our own connection was idle meanwhile, and may be closed as well
     eventually(lambda: files_in_memory(stage) == [], "no file is left")
     assert "x" not in session.ok("1")["locals"]
     session.delete()
@@ -195,6 +196,7 @@ def test_uploads_byte_by_byte(stage):
                 except OSError:
                     pass
             time.sleep(0.1)
+    stage.server.hang_up()  # as above
     session.delete()
 
 
