@@ -291,12 +291,13 @@ int cm_sessions_output(struct cm_sessions *m, const char *id, const char *execut
     return cm_buf_append(to, text + from, n);
 }
 
-int cm_sessions_interrupt(struct cm_sessions *m, const char *id, bool *ret_stopped, struct cm_err *err)
+int cm_sessions_interrupt(struct cm_sessions *m, const char *id, const char *execution, bool *ret_stopped,
+                          struct cm_err *err)
 {
     (void)m;
     if (strcmp(id, "session-1") != 0)
         return cm_err_set(err, CM_ERR_NO_SESSION, "no session \"%s\"", id);
-    *ret_stopped = true;
+    *ret_stopped = !execution || strcmp(execution, "exec-1") == 0;
     return 0;
 }
 

@@ -209,9 +209,11 @@ int cm_sessions_info(struct cm_sessions *m, const char *id, struct cm_session_in
     return known(id, err);
 }
 
-int cm_sessions_interrupt(struct cm_sessions *m, const char *id, bool *ret_stopped, struct cm_err *err)
+int cm_sessions_interrupt(struct cm_sessions *m, const char *id, const char *execution, bool *ret_stopped,
+                          struct cm_err *err)
 {
     (void)m;
+    (void)execution;
     *ret_stopped = true;
     return known(id, err);
 }
