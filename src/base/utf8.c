@@ -93,3 +93,37 @@ size_t cm_utf8_cut_start(const char *text, size_t len)
         n++;
     return n;
 }
+
+/* Characters that begin in eight bytes: a text may have megabytes. */
+static unsigned starts_in(const char *at)
+{
+    const uint64_t ones = 0x0101010101010101u;
+    uint64_t word;
+
+    memcpy(&word, at, sizeof word);
+    return 8 - (unsigned)((((word >> 7) & (~word >> 6) & ones) * ones) >> 56);
+}
+
+uint64_t cm_utf8_count(const char *text, size_t len)
+{
+    uint64_t n = 0;
+    size_t i = 0;
+
+    for (; len - i >= 8; i += 8)
+        n += starts_in(text + i);
+    for (; i < len; i++)
+        n += !is_tail((unsigned char)text[i]);
+    return n;
+}
+
+size_t cm_utf8_offset(const char *text, size_t len, uint64_t skip)
+{
+    size_t i = 0;
+
+    for (; len - i >= 8 && skip >= 8; i += 8)
+        skip -= starts_in(text + i);
+    for (; i < len; i++)
+        if (!is_tail((unsigned char)text[i]) && skip-- == 0)
+            return i;
+    return len;
+}

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/buf.h"
 
@@ -15,5 +16,9 @@ int cm_utf8_append(struct cm_buf *to, const char *text, size_t len);
 size_t cm_utf8_cut_end(const char *text, size_t len);
 /* Continuation bytes at the start of the text whose character began before it, 0 to 3. */
 size_t cm_utf8_cut_start(const char *text, size_t len);
+/* Characters of a valid text. */
+uint64_t cm_utf8_count(const char *text, size_t len);
+/* The offset of the character of a valid text that has `skip` others before it; `len` when there are not that many. */
+size_t cm_utf8_offset(const char *text, size_t len, uint64_t skip);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/utf8.h"
 #include "ev/loop.h"
 #include "llm/internal.h"
 
@@ -502,9 +503,5 @@ unsigned cm_llm_window(const struct cm_llm *l, const char *model)
 
 uint64_t cm_llm_estimate(const char *text, size_t len)
 {
-    uint64_t characters = 0;
-
-    for (size_t i = 0; i < len; i++)
-        characters += ((unsigned char)text[i] & 0xc0) != 0x80;
-    return (characters + 3) / 4;
+    return (cm_utf8_count(text, len) + 3) / 4;
 }

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/url.h"
+#include "base/utf8.h"
 #include "rlm/output.h"
 #include "rlm/prompts.h"
 #include "rlm/subcalls.h"
@@ -252,7 +253,7 @@ void cm_event_subcall_start(struct cm_slot *s)
     put_words(&e, "kind", cm_slot_kind(s));
     put_count(&e, "depth", n->depth + 1);
     put_words(&e, "model", s->batch->model.name);
-    put_text(&e, "prompt_preview", s->head, cm_output_offset(s->head, s->head ? s->head_len : 0, PREVIEW_PROMPT),
+    put_text(&e, "prompt_preview", s->head, cm_utf8_offset(s->head, s->head ? s->head_len : 0, PREVIEW_PROMPT),
              SIZE_MAX);
     put_count(&e, "prompt_length", s->prompt_length);
     say(&e, n);
@@ -332,7 +333,7 @@ void cm_event_subcall_complete(struct cm_slot *s, const char *text, size_t len, 
     put_count(&e, "input_tokens", s->usage.input_tokens);
     put_count(&e, "output_tokens", s->usage.output_tokens);
     put_cost(&e, "cost", &s->usage);
-    put_text(&e, "response_preview", text, cm_output_offset(text, len, PREVIEW_RESPONSE), SIZE_MAX);
+    put_text(&e, "response_preview", text, cm_utf8_offset(text, len, PREVIEW_RESPONSE), SIZE_MAX);
     say(&e, n);
 }
 

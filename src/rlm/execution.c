@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/utf8.h"
 #include "obs/metrics.h"
 #include "rlm/internal.h"
 #include "rlm/output.h"
@@ -117,7 +118,7 @@ static int put_output(struct cm_node *n)
         .error = text_of(&n->texts[CM_BLOCK_ERROR]),
         .names = text_of(&n->names),
     };
-    uint64_t shown = cm_output_count(o.out.at, o.out.len) + cm_output_count(o.err.at, o.err.len);
+    uint64_t shown = cm_utf8_count(o.out.at, o.out.len) + cm_utf8_count(o.err.at, o.err.len);
     int rc = n->pending.len > 0 ? cm_buf_puts(&n->pending, "\n\n") : 0;
 
     o.missing = n->streamed > shown ? n->streamed - shown : 0;
@@ -232,7 +233,7 @@ static void on_output(void *arg, int stream, const char *text, size_t len)
 
     if (cm_node_over(n) || n->state != CM_NODE_BLOCK)
         return;
-    n->streamed += cm_output_count(text, len);
+    n->streamed += cm_utf8_count(text, len);
     cm_event_output(n, stream, text, len);
 }
 

@@ -9,45 +9,6 @@
 #include "rlm/prompts.h"
 #include "wire/json.h"
 
-static bool is_start(char c)
-{
-    return ((unsigned char)c & 0xc0) != 0x80;
-}
-
-/* Characters that begin in eight bytes: a text may have megabytes. */
-static unsigned starts_in(const char *at)
-{
-    const uint64_t ones = 0x0101010101010101u;
-    uint64_t word;
-
-    memcpy(&word, at, sizeof word);
-    return 8 - (unsigned)((((word >> 7) & (~word >> 6) & ones) * ones) >> 56);
-}
-
-uint64_t cm_output_count(const char *text, size_t len)
-{
-    uint64_t n = 0;
-    size_t i = 0;
-
-    for (; len - i >= 8; i += 8)
-        n += starts_in(text + i);
-    for (; i < len; i++)
-        n += is_start(text[i]);
-    return n;
-}
-
-size_t cm_output_offset(const char *text, size_t len, uint64_t skip)
-{
-    size_t i = 0;
-
-    for (; len - i >= 8 && skip >= 8; i += 8)
-        skip -= starts_in(text + i);
-    for (; i < len; i++)
-        if (is_start(text[i]) && skip-- == 0)
-            return i;
-    return len;
-}
-
 static int put_part(struct cm_buf *to, struct cm_output_text part)
 {
     int rc = 0;
@@ -92,13 +53,12 @@ static int put_parts(struct cm_buf *to, const struct cm_output *o)
 /* Appends a text, and of a longer one its first and last characters with a line between. */
 static int put_cut(struct cm_buf *to, const char *text, size_t len, size_t max, size_t tail, uint64_t missing)
 {
-    uint64_t count = len <= max ? 0 : cm_output_count(text, len);
+    uint64_t count = len <= max ? 0 : cm_utf8_count(text, len);
     int rc;
 
     if (count <= max)
         return cm_buf_append(to, text, len);
-    size_t end = cm_output_offset(text, len, max - tail),
-           from = end + cm_output_offset(text + end, len - end, count - max);
+    size_t end = cm_utf8_offset(text, len, max - tail), from = end + cm_utf8_offset(text + end, len - end, count - max);
     const struct cm_var vars[] = {CM_VAR_NUMBER("dropped", count - max + missing), {0}};
     if ((rc = cm_buf_append(to, text, end)) < 0 || (rc = cm_buf_append(to, "\n", 1)) < 0 ||
         (rc = cm_text_put(to, CM_TEXT_DROPPED, vars)) < 0 || (rc = cm_buf_append(to, "\n", 1)) < 0)

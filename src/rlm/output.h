@@ -21,10 +21,6 @@ struct cm_output {
     uint64_t missing; /* characters that the sidecar has dropped from the middle of these texts */
 };
 
-/* Characters of a UTF-8 text. */
-uint64_t cm_output_count(const char *text, size_t len);
-/* The offset of the character that has `skip` others before it; `len` when there are not that many. */
-size_t cm_output_offset(const char *text, size_t len, uint64_t skip);
 /* Appends it with its headline: that of the only block for 0, else that of the block of this number. 0 or the buffer's error. */
 int cm_output_put(struct cm_buf *to, unsigned number, const struct cm_output *output);
 /* Appends a JSON string of any text: valid UTF-8, and with more than `max` characters cut in the middle. */

@@ -157,7 +157,7 @@ static int put_reply(struct cm_batch *b, struct cm_buf *to, const char *text, si
         return cm_json_put_string(to, text, len);
     fits = room > NOTE_MAX ? fitting(text, len, room - NOTE_MAX) : 0;
     fits -= cm_utf8_cut_end(text, fits);
-    const struct cm_var vars[] = {CM_VAR_NUMBER("dropped", cm_output_count(text + fits, len - fits)), {0}};
+    const struct cm_var vars[] = {CM_VAR_NUMBER("dropped", cm_utf8_count(text + fits, len - fits)), {0}};
     if (cm_buf_append(&cut, text, fits) < 0 || (room > NOTE_MAX && cm_text_put(&cut, CM_TEXT_REPLY_CUT, vars) < 0))
         return CM_ERR_NO_MEMORY;
     return cm_json_put_string(to, cm_buf_data(&cut), cut.len);
@@ -301,7 +301,7 @@ static void take_head(struct cm_slot *s)
     struct cm_parts_text *p = &s->prompt;
     size_t max = 4 * CM_SLOT_HEAD_MAX, len = p->len < max ? (size_t)p->len : max;
 
-    s->prompt_length = p->data ? cm_output_count(p->data, (size_t)p->len) : p->len;
+    s->prompt_length = p->data ? cm_utf8_count(p->data, (size_t)p->len) : p->len;
     s->head = malloc(len + 1);
     if (!s->head)
         return;

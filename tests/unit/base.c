@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -124,6 +125,28 @@ static void utf8_replaces_bad_bytes(void **state)
     }
 }
 
+static void utf8_counts_characters(void **state)
+{
+    static const char *const characters[] = {"a", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\x7f"};
+    char text[200];
+    size_t starts[60], len = 0;
+
+    (void)state;
+    for (size_t i = 0; i < 60; i++) {
+        starts[i] = len;
+        len += (size_t)sprintf(text + len, "%s", characters[(i * i + i / 7) % 5]);
+    }
+    for (size_t from = 0; from < 12; from++) {
+        size_t begin = starts[from];
+        for (size_t n = from; n < 60; n++) {
+            assert_int_equal(cm_utf8_count(text + begin, starts[n] - begin), n - from);
+            assert_int_equal(cm_utf8_offset(text + begin, len - begin, n - from), starts[n] - begin);
+        }
+        assert_int_equal(cm_utf8_offset(text + begin, len - begin, 60 - from), len - begin);
+        assert_int_equal(cm_utf8_offset(text + begin, len - begin, UINT64_MAX), len - begin);
+    }
+}
+
 static void utf8_finds_cut_characters(void **state)
 {
     (void)state;
@@ -178,10 +201,15 @@ static void clock_and_random(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(err_table_and_words),     cmocka_unit_test(err_wrap_cuts_what_does_not_fit),
-        cmocka_unit_test(buf_keeps_its_maximum),   cmocka_unit_test(buf_reserve_and_commit),
-        cmocka_unit_test(utf8_replaces_bad_bytes), cmocka_unit_test(utf8_finds_cut_characters),
-        cmocka_unit_test(clock_and_random),        cmocka_unit_test(urls_are_shown_without_secrets),
+        cmocka_unit_test(err_table_and_words),
+        cmocka_unit_test(err_wrap_cuts_what_does_not_fit),
+        cmocka_unit_test(buf_keeps_its_maximum),
+        cmocka_unit_test(buf_reserve_and_commit),
+        cmocka_unit_test(utf8_replaces_bad_bytes),
+        cmocka_unit_test(utf8_finds_cut_characters),
+        cmocka_unit_test(utf8_counts_characters),
+        cmocka_unit_test(clock_and_random),
+        cmocka_unit_test(urls_are_shown_without_secrets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

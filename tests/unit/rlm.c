@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
+#include "base/utf8.h"
 #include "llm/llm.h"
 #include "rlm/gate.h"
 #include "rlm/history.h"
@@ -25,7 +26,7 @@
 
 uint64_t cm_llm_estimate(const char *text, size_t len)
 {
-    return (cm_output_count(text, len) + 3) / 4;
+    return (cm_utf8_count(text, len) + 3) / 4;
 }
 
 /* Cases */
@@ -258,28 +259,6 @@ static bool check_output(void *arg, struct cm_json_value *value)
     free(name);
     cases++;
     return true;
-}
-
-static void counts_characters(void **state)
-{
-    static const char *const characters[] = {"a", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\x7f"};
-    char text[200];
-    size_t starts[60], len = 0;
-
-    (void)state;
-    for (size_t i = 0; i < 60; i++) {
-        starts[i] = len;
-        len += (size_t)sprintf(text + len, "%s", characters[(i * i + i / 7) % 5]);
-    }
-    for (size_t from = 0; from < 12; from++) {
-        size_t begin = starts[from];
-        for (size_t n = from; n < 60; n++) {
-            assert_int_equal(cm_output_count(text + begin, starts[n] - begin), n - from);
-            assert_int_equal(cm_output_offset(text + begin, len - begin, n - from), starts[n] - begin);
-        }
-        assert_int_equal(cm_output_offset(text + begin, len - begin, 60 - from), len - begin);
-        assert_int_equal(cm_output_offset(text + begin, len - begin, UINT64_MAX), len - begin);
-    }
 }
 
 static void shows_outputs(void **state)
@@ -612,7 +591,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_replies),
         cmocka_unit_test(reads_only_so_many_blocks),
-        cmocka_unit_test(counts_characters),
         cmocka_unit_test(shows_outputs),
         cmocka_unit_test(counts_what_the_sidecar_dropped),
         cmocka_unit_test(writes_any_text_as_json),

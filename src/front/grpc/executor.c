@@ -26,15 +26,6 @@ static void on_done(void *arg, const struct cm_exec_result *res, const struct cm
         cm_rpc_fail(c, err);
 }
 
-static size_t characters(const ProtobufCBinaryData *code)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < code->len; i++)
-        n += (code->data[i] & 0xc0) != 0x80; /* all bytes of a character but its first look like that */
-    return n;
-}
-
 /* Success false, without a run. */
 static void refuse_length(struct call *c, size_t most)
 {
@@ -135,7 +126,7 @@ void cm_rpc_execute_once(void *arg, struct cm_grpc_call *wire, const uint8_t *me
     cm_buf_init(&t.tools, max);
     cm_buf_init(&t.config, max);
     cm_buf_init(&t.context, max);
-    if (m->code.len > most && characters(&m->code) > most)
+    if (m->code.len > most && cm_utf8_count((const char *)m->code.data, m->code.len) > most)
         refuse_length(c, most);
     else if (start(c, m, &t, &err) < 0)
         cm_rpc_fail(c, &err);

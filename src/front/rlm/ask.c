@@ -288,15 +288,6 @@ static bool see_message(void *arg, struct cm_json_value *value)
     return true;
 }
 
-static size_t count_characters(const char *text, size_t len)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < len; i++)
-        n += ((unsigned char)text[i] & 0xc0) != 0x80;
-    return n;
-}
-
 /* Appends a copy, decoded. */
 static int append_text(struct reader *r, const struct cm_json_value *text, struct cm_buf *to)
 {
@@ -345,7 +336,7 @@ static int take_chat_query(struct reader *r, const struct cm_json_value *content
         p.rc = append_text(r, content, &b);
     else
         p.rc = bad(r, MESSAGES, "texts");
-    bool brief = p.rc == 0 && count_characters(cm_buf_data(&b), b.len) <= QUERY_MAX &&
+    bool brief = p.rc == 0 && cm_utf8_count(cm_buf_data(&b), b.len) <= QUERY_MAX &&
                  !memchr(cm_buf_data(&b), '\0', b.len) && b.len > 0;
     if (brief)
         r->ask->req.query = r->ask->chat_query = cm_buf_steal(&b, NULL);

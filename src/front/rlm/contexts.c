@@ -46,15 +46,6 @@ static bool count_member(void *arg, const char *name, size_t len, const struct c
     return true;
 }
 
-static uint64_t count_characters(const char *text, size_t len)
-{
-    uint64_t n = 0;
-
-    for (size_t i = 0; i < len; i++)
-        n += ((unsigned char)text[i] & 0xc0) != 0x80;
-    return n;
-}
-
 static int check_json(struct check *c, const char *text, size_t len)
 {
     struct cm_json_value v;
@@ -75,7 +66,7 @@ static int check_text(struct check *c, const char *text, size_t len)
 {
     if (!cm_utf8_valid(text, len))
         return cm_err_set(&c->err, CM_ERR_BAD_FIELD, "the context is not UTF-8");
-    c->length = count_characters(text, len);
+    c->length = cm_utf8_count(text, len);
     return 0;
 }
 
