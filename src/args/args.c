@@ -203,9 +203,17 @@ static int print_group(const char *group)
 
 /* finding the verb */
 
-static bool is_help(const char *arg)
+bool cm_args_is_help(const char *arg)
 {
     return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0;
+}
+
+bool cm_args_want_help(int argc, char **argv)
+{
+    for (int i = 0; i < argc; i++)
+        if (cm_args_is_help(argv[i]))
+            return true;
+    return false;
 }
 
 static bool is_group(const char *word)
@@ -247,7 +255,7 @@ static int run_verb(const struct cm_verb *verb, int argc, char **argv)
     if (verb->run_raw)
         return verb->run_raw(argc, argv);
     for (int i = 0; i < argc; i++)
-        if (is_help(argv[i])) {
+        if (cm_args_is_help(argv[i])) {
             cm_verb_help(verb, stdout);
             return CM_EXIT_OK;
         }
@@ -262,7 +270,7 @@ static int run_group(const char *group, int argc, char **argv)
     char words[128];
 
     if (argc == 0 || is_flag(argv[0])) {
-        if (argc > 0 && is_help(argv[0])) {
+        if (argc > 0 && cm_args_is_help(argv[0])) {
             if (own)
                 cm_verb_help(own, stdout);
             return print_group(group);
@@ -283,7 +291,7 @@ int cm_args_run(const struct cm_program *which, int argc, char **argv)
         print_help(stderr);
         return CM_EXIT_USAGE;
     }
-    if (is_help(argv[0]) || strcmp(argv[0], "help") == 0)
+    if (cm_args_is_help(argv[0]) || strcmp(argv[0], "help") == 0)
         return print_help(stdout);
     if (is_group(argv[0]))
         return run_group(argv[0], argc - 1, argv + 1);

@@ -74,7 +74,10 @@ int cm_args_run(const struct cm_program *program, int argc, char **argv);
 void cm_args_print(FILE *out, const char *text, size_t len);
 /* "<program>: <text>" on stderr; returns `exit_code`. */
 int cm_args_error(int exit_code, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* The same for settings that could not be loaded: CM_EXIT_USAGE, unless there was no memory for them. */
+bool cm_args_is_help(const char *arg);
+/* One of them is. For verbs that read their arguments themselves. */
+bool cm_args_want_help(int argc, char **argv);
+/* The same as cm_args_error() for settings that could not be loaded: CM_EXIT_USAGE, unless there was no memory for them. */
 int cm_args_unloaded(const struct cm_err *err);
 /* A verb that prints a script for a shell: its operand, bash or zsh, completes everything. */
 int cm_args_completion(const struct cm_args *args);

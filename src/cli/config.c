@@ -92,12 +92,11 @@ int cm_cli_config_show(int argc, char **argv)
     struct cm_conf conf;
     struct cm_err err;
 
-    for (int i = 0; i < argc; i++)
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            puts("usage: codemode config show [-c FILE] [flags of codemode serve]\n\nPrints every setting as "
-                 "codemode serve would have it here, and where each comes from. Secrets are\nshown as ***.");
-            return CM_EXIT_OK;
-        }
+    if (cm_args_want_help(argc, argv)) {
+        puts("usage: codemode config show [-c FILE] [flags of codemode serve]\n\nPrints every setting as "
+             "codemode serve would have it here, and where each comes from. Secrets are\nshown as ***.");
+        return CM_EXIT_OK;
+    }
     if (cm_conf_load(argc, argv, &conf, &err) < 0)
         return cm_args_unloaded(&err);
     cm_conf_show(&conf, stdout);

@@ -84,7 +84,7 @@ static int take_own(int argc, char **argv, bool *ret_json, bool *ret_help)
     for (int i = 0; i < argc; i++)
         if (strcmp(argv[i], "--json") == 0)
             *ret_json = true;
-        else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+        else if (cm_args_is_help(argv[i]))
             *ret_help = true;
         else
             argv[left++] = argv[i];

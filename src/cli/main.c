@@ -6,29 +6,8 @@
 #include "cli/cli.h"
 #include "conf/schema.h"
 
-#define CM_VERB(words, function, operands, most, brief, more)
-#define CM_VERB_RAW(words, function, operands, settings, brief)
-#define CM_FLAG(words, letter, name, value, kind, def, help) {words, letter, name, value, CM_FLAG_##kind, def, help},
-static const struct cm_flag flags[] = {
-#include "verbs.def"
-    {.words = NULL},
-};
-#undef CM_VERB
-#undef CM_VERB_RAW
-#undef CM_FLAG
-
-#define CM_VERB(words, function, operands, most, brief, more)                                                          \
-    {words, function, NULL, operands, most, false, brief, more},
-#define CM_VERB_RAW(words, function, operands, settings, brief)                                                        \
-    {words, NULL, function, operands, 0, settings, brief, ""},
-#define CM_FLAG(words, letter, name, value, kind, def, help)
-static const struct cm_verb verbs[] = {
-#include "verbs.def"
-    {.words = NULL},
-};
-#undef CM_VERB
-#undef CM_VERB_RAW
-#undef CM_FLAG
+#define CM_VERBS_TABLE "verbs.def"
+#include "args/verbs.h"
 
 int cm_cli_version(const struct cm_args *args)
 {

@@ -119,7 +119,7 @@ int cm_cli_options(int argc, char **argv, bool with_code, struct cm_cli_options 
 
     for (int i = 0; i < argc; i++) {
         bool flag = argv[i][0] == '-' && argv[i][1] != '\0';
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+        if (cm_args_is_help(argv[i])) {
             o.help = true;
             continue;
         }

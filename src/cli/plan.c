@@ -148,7 +148,7 @@ int cm_cli_plan(int argc, char **argv)
     struct cm_buf b;
     bool json = argc == 1 && strcmp(argv[0], "--json") == 0;
 
-    if (argc == 1 && (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0)) {
+    if (argc == 1 && cm_args_is_help(argv[0])) {
         puts("usage: codemode plan [--json]\n\nPrints how a worker is locked down: layers, steps, resource limits and "
              "system calls,\neach with its reason. What of it this machine allows is told by codemode doctor.");
         return CM_EXIT_OK;

@@ -1,25 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
-#include <string.h>
 
 #include "cli/cli.h"
 #include "conf/conf.h"
 #include "roles/gateway.h"
-
-static bool wants_help(int argc, char **argv)
-{
-    for (int i = 0; i < argc; i++)
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
-            return true;
-    return false;
-}
 
 int cm_cli_serve(int argc, char **argv)
 {
     struct cm_conf conf;
     struct cm_err err;
 
-    if (wants_help(argc, argv)) {
+    if (cm_args_want_help(argc, argv)) {
         puts("usage: codemode serve [-c FILE] [flags]\n\nServes sessions over HTTP and gRPC until SIGTERM or Ctrl-C. A "
              "flag "
              "wins over its variable of the\nenvironment (in parentheses), which wins over the configuration file, "

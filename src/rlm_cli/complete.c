@@ -315,11 +315,10 @@ int cm_rlm_cli_complete(int argc, char **argv)
     int rest_count = 0;
     struct cm_err err;
 
-    for (int i = 0; i < argc; i++)
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            show_help();
-            return CM_EXIT_OK;
-        }
+    if (cm_args_want_help(argc, argv)) {
+        show_help();
+        return CM_EXIT_OK;
+    }
     int rc = read_flags(&c, argc, argv, rest, &rest_count);
     if (rc != CM_EXIT_OK)
         return rc;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "base/fd.h"
 #include "conf/rlm.h"
@@ -9,48 +8,19 @@
 #include "rlm_cli/cli.h"
 #include "roles/rlm_service.h"
 
-#define CM_VERB(words, function, operands, most, brief, more)
-#define CM_VERB_RAW(words, function, operands, settings, brief)
-#define CM_FLAG(words, letter, name, value, kind, def, help) {words, letter, name, value, CM_FLAG_##kind, def, help},
-static const struct cm_flag flags[] = {
-#include "rlm_verbs.def"
-    {.words = NULL},
-};
-#undef CM_VERB
-#undef CM_VERB_RAW
-#undef CM_FLAG
-
-#define CM_VERB(words, function, operands, most, brief, more)                                                          \
-    {words, function, NULL, operands, most, false, brief, more},
-#define CM_VERB_RAW(words, function, operands, settings, brief)                                                        \
-    {words, NULL, function, operands, 0, settings, brief, ""},
-#define CM_FLAG(words, letter, name, value, kind, def, help)
-static const struct cm_verb verbs[] = {
-#include "rlm_verbs.def"
-    {.words = NULL},
-};
-#undef CM_VERB
-#undef CM_VERB_RAW
-#undef CM_FLAG
+#define CM_VERBS_TABLE "rlm_verbs.def"
+#include "args/verbs.h"
 
 const char cm_rlm_cli_exit_help[] =
     "exit codes: 0 success, 1 the run has failed, 2 wrong usage, 3 no sidecar, model or service,\n"
     "124 the run's time is over, 130 interrupted\n";
-
-static bool wants_help(int argc, char **argv)
-{
-    for (int i = 0; i < argc; i++)
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
-            return true;
-    return false;
-}
 
 int cm_rlm_cli_serve(int argc, char **argv)
 {
     static struct cm_rlm_conf conf;
     struct cm_err err;
 
-    if (wants_help(argc, argv)) {
+    if (cm_args_want_help(argc, argv)) {
         puts(
             "usage: rlm serve [-c FILE] [flags]\n\nServes runs over HTTP until SIGTERM or Ctrl-C. A flag wins over its "
             "variable of the environment\n(in parentheses), which wins over the configuration file, which wins over "
@@ -72,7 +42,7 @@ int cm_rlm_cli_config(int argc, char **argv)
     static struct cm_rlm_conf conf;
     struct cm_err err;
 
-    if (wants_help(argc, argv)) {
+    if (cm_args_want_help(argc, argv)) {
         puts(
             "usage: rlm config [-c FILE] [flags of rlm serve]\n\nPrints every setting as rlm serve would have it here, "
             "and where each comes from. Secrets are\nshown as ***.");
