@@ -3,7 +3,6 @@
  * zygote starts before anything listens. */
 #include "roles/gateway.h"
 
-#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 #include "base/clock.h"
 #include "conf/conf.h"
 #include "conf/policy.h"
+#include "ev/heap.h"
 #include "ev/loop.h"
 #include "front/grpc/rpc.h"
 #include "executor/executor.h"
@@ -36,13 +36,12 @@
 #define LINGER_MS 100
 /* Shells and supervisors signal a process and its group: what comes this close together is one wish. */
 #define ONE_WISH_NS (500 * CM_NS_PER_MS)
-/* Bytes. */
-#define MAPPED_FROM (256 << 10)
 
 struct gateway {
     struct cm_conf settings; /* in force; a reload changes it in place, and the rooms read it through `conf` */
     const struct cm_conf *conf;
     struct cm_loop *loop;
+    struct cm_heap *heap;
     struct cm_metrics *metrics;
     struct cm_sessions *sessions;
     struct cm_executor *executor;
@@ -383,7 +382,8 @@ static int open_rooms(struct gateway *g, struct cm_err *err)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for metrics");
     cm_metrics_info(g->metrics, "version", CM_VERSION);
     g->loop = cm_loop_new(err);
-    if (!g->loop || cm_sessions_open(g->loop, &config, g->metrics, &g->sessions, err) < 0 || open_secrets(g, err) < 0 ||
+    g->heap = g->loop ? cm_heap_open(g->loop, err) : NULL;
+    if (!g->heap || cm_sessions_open(g->loop, &config, g->metrics, &g->sessions, err) < 0 || open_secrets(g, err) < 0 ||
         open_executor(g, err) < 0 || open_rpc(g, err) < 0 || open_door(g, err) < 0)
         return err->code;
     g->linger = cm_timer_open(g->loop, on_linger, g, err);
@@ -407,17 +407,10 @@ static void close_rooms(struct gateway *g)
     cm_secrets_close(&g->secrets);
     if (g->loop)
         cm_stream_end_lingering(g->loop);
+    g->heap = cm_heap_close(g->heap);
     g->loop = cm_loop_free(g->loop);
     g->metrics = cm_metrics_free(g->metrics);
     cm_cgroup_remove(&g->cgroup);
-}
-
-/* Large buffers - bodies, frames, outputs - come from mappings of their own, so that freeing one gives its memory back.
- * Left alone, the C library raises the bound with the first large buffer that it sees, and then keeps them all. */
-static void return_memory(void)
-{
-    mallopt(M_MMAP_THRESHOLD, MAPPED_FROM);
-    mallopt(M_TRIM_THRESHOLD, 4 * MAPPED_FROM);
 }
 
 int cm_gateway_run(const struct cm_conf *conf, struct cm_err *err)
@@ -430,7 +423,6 @@ int cm_gateway_run(const struct cm_conf *conf, struct cm_err *err)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN); /* until there is something to read again; a terminal that closes ends no session */
     raise_descriptor_limit();
-    return_memory();
     cm_log_open(STDOUT_FILENO, (enum cm_log_level)conf->log_level);
     log_warnings(conf);
     int r = cm_listen_inherit(&g.inherited, err);

@@ -2,7 +2,6 @@
 /* A straight script, as the gateway's: open each room on top of the one before, run, close in the opposite order. */
 #include "roles/rlm_service.h"
 
-#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 
 #include "base/clock.h"
 #include "conf/rlm.h"
+#include "ev/heap.h"
 #include "ev/loop.h"
 #include "front/rlm/infer.h"
 #include "front/rlm/models.h"
@@ -31,12 +31,12 @@
 #define CANCEL_NS (2 * CM_NS_PER_S)
 /* Shells and supervisors signal a process and its group: what comes this close together is one wish. */
 #define ONE_WISH_NS (500 * CM_NS_PER_MS)
-#define MAPPED_FROM (256 << 10)
 
 struct service {
     struct cm_rlm_conf settings; /* in force; a reload changes it in place */
     const struct cm_rlm_conf *conf;
     struct cm_loop *loop;
+    struct cm_heap *heap;
     struct cm_metrics *metrics;
     struct cm_rlm_core *core;
     struct cm_infer *infer;
@@ -239,7 +239,8 @@ static int open_rooms(struct service *s, struct cm_err *err)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for metrics");
     cm_metrics_info(s->metrics, "version", CM_VERSION);
     s->loop = cm_loop_new(err);
-    if (!s->loop || cm_listen_inherit(&s->inherited, err) < 0 || open_secrets(s, err) < 0 || open_core(s, err) < 0 ||
+    s->heap = s->loop ? cm_heap_open(s->loop, err) : NULL;
+    if (!s->heap || cm_listen_inherit(&s->inherited, err) < 0 || open_secrets(s, err) < 0 || open_core(s, err) < 0 ||
         open_infer(s, err) < 0 || open_door(s, err) < 0 || open_signals(s, err) < 0)
         return err->code;
     return 0;
@@ -257,6 +258,7 @@ static void close_rooms(struct service *s)
     cm_secrets_close(&s->secrets);
     if (s->loop)
         cm_stream_end_lingering(s->loop);
+    s->heap = cm_heap_close(s->heap);
     s->loop = cm_loop_free(s->loop);
     s->metrics = cm_metrics_free(s->metrics);
 }
@@ -276,13 +278,10 @@ static void log_serving(const struct service *s)
            CM_LOG_STR("model", cm_models_name(s->conf, &local)));
 }
 
-/* Large buffers come from mappings of their own, so that freeing one gives its memory back. */
 static void prepare_process(void)
 {
     struct rlimit limit;
 
-    mallopt(M_MMAP_THRESHOLD, MAPPED_FROM);
-    mallopt(M_TRIM_THRESHOLD, 4 * MAPPED_FROM);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN); /* until there is something to read again */
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* keys of model services stand in our memory */

@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "session/outputs.h"
 
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
-
-#define TRIM_FROM (1u << 20) /* bytes */
 
 struct cm_chunk {
     struct cm_chunk *next;
@@ -56,16 +53,10 @@ static void drop(struct cm_stored *s)
     count(shelf, -(int64_t)sizeof *s);
 }
 
-/* Chunks lie between smaller things that stay: of themselves, the C library would give back only what is behind the last
- * of those. */
 void cm_shelf_done(struct cm_shelf *shelf)
 {
-    bool large = shelf->bytes >= TRIM_FROM;
-
     while (shelf->oldest)
         drop(shelf->oldest);
-    if (large)
-        malloc_trim(0);
 }
 
 static struct cm_stored *oldest_finished(const struct cm_shelf *shelf)

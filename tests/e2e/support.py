@@ -343,12 +343,17 @@ class Sidecar:
     def descriptors(self):
         return os.listdir(f"/proc/{self.process.pid}/fd")
 
-    def descriptor_targets(self):
-        targets = []
+    def descriptor_sizes(self):
+        """What each is of, and its bytes."""
+        found = []
         for number in self.descriptors():
             with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-                targets.append(os.readlink(f"/proc/{self.process.pid}/fd/{number}"))
-        return targets
+                path = f"/proc/{self.process.pid}/fd/{number}"
+                found.append((os.readlink(path), os.stat(path).st_size))
+        return found
+
+    def descriptor_targets(self):
+        return [target for target, _ in self.descriptor_sizes()]
 
     # --- its end
 
