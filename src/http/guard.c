@@ -16,6 +16,7 @@
 #include <strings.h>
 
 #include "http/internal.h"
+#include "wire/media.h"
 
 static const struct {
     const char *name;
@@ -35,18 +36,11 @@ static const struct {
     {"x-session-id", offsetof(struct headers, session), true},
 };
 
-static bool is_token(const char *name, size_t len)
-{
-    for (size_t i = 0; i < len; i++)
-        if (name[i] <= ' ' || name[i] > '~' || strchr("\"(),/:;<=>?@[\\]{}", name[i]))
-            return false;
-    return len > 0;
-}
-
 /* A proxy in front may cut a text at a NUL, or a name at a blank, where we would not. */
 static bool well_formed(const char *name, size_t name_len, const char *value, size_t value_len)
 {
-    return is_token(name, name_len) && (value_len == 0 || !memchr(value, '\0', value_len));
+    return name_len > 0 && cm_token_len(name, name_len) == name_len &&
+           (value_len == 0 || !memchr(value, '\0', value_len));
 }
 
 static bool is_of_a_page(const char *name)
@@ -167,51 +161,50 @@ static int guard_framing(const struct headers *hd, struct cm_err *err)
     return 0;
 }
 
-static bool is(const char *type, size_t len, const char *wanted)
+/* Also what a form may send: plain text, and curl's own idea of a body. */
+static bool is_of_a_form(const struct cm_media *type)
 {
-    return len == strlen(wanted) && strncasecmp(type, wanted, len) == 0;
+    return cm_media_is(type, "text/plain") || cm_media_is(type, "application/x-www-form-urlencoded");
 }
 
-/* Of a content type without its parameters: application/json, or any type whose suffix says that it is JSON. */
-static bool is_json(const char *type, size_t len)
-{
-    if (is(type, len, "application/json"))
-        return true;
-    const char *slash = memchr(type, '/', len);
-    return slash > type && len > 6 && strncasecmp(type + len - 5, "+json", 5) == 0 && !memchr(type, ',', len);
-}
-
-static bool is_plain(const char *type, size_t len)
-{
-    return is(type, len, "text/plain") || is(type, len, "application/x-www-form-urlencoded");
-}
-
+/* A body of JSON is read as JSON in UTF-8 whatever it says; what it says tells who sends it. */
 static int guard_type(const struct headers *hd, struct cm_err *err)
 {
     const char *type = hd->content_type;
-    size_t len = type ? strcspn(type, "; \t") : 0;
+    struct cm_media media;
 
-    if (type ? is_json(type, len) || (!hd->page && is_plain(type, len)) : !hd->page)
-        return 0;
     if (!type)
-        return cm_err_set(err, CM_ERR_MEDIA_TYPE, "Content-Type is missing");
+        return hd->page ? cm_err_set(err, CM_ERR_MEDIA_TYPE, "Content-Type is missing") : 0;
+    if (cm_media_read(type, strlen(type), &media) && (cm_media_is_json(&media) || (!hd->page && is_of_a_form(&media))))
+        return 0;
     return cm_err_set(err, CM_ERR_MEDIA_TYPE, "Content-Type: \"%.100s\" is not application/json", type);
+}
+
+int cm_http_file_kind(const char *type)
+{
+    struct cm_media media;
+
+    if (!type || !cm_media_read(type, strlen(type), &media))
+        return -1;
+    if (cm_media_is(&media, "text/plain"))
+        return cm_media_is_utf8(&media) ? CM_FILE_TEXT : -1;
+    if (cm_media_is_json(&media))
+        return CM_FILE_JSON;
+    return cm_media_is(&media, "application/octet-stream") ? CM_FILE_BYTES : -1;
 }
 
 /* A file says what it is. A page of an allowed origin may send one; without its origin a page could have sent plain text
  * from a form, anybody's. */
 static int guard_file_type(const struct headers *hd, struct cm_err *err)
 {
-    const char *type = hd->content_type;
-    size_t len = type ? strcspn(type, "; \t") : 0;
+    int kind = cm_http_file_kind(hd->content_type);
 
-    if (type && (is_json(type, len) || is(type, len, "application/octet-stream")))
+    if (kind >= 0 && (kind != CM_FILE_TEXT || !hd->page || hd->origin))
         return 0;
-    if (type && is(type, len, "text/plain") && (!hd->page || hd->origin))
-        return 0;
-    return cm_err_set(err, CM_ERR_MEDIA_TYPE,
-                      "Content-Type: \"%.100s\" is not text/plain, application/json or application/octet-stream",
-                      type ? type : "");
+    return cm_err_set(
+        err, CM_ERR_MEDIA_TYPE,
+        "Content-Type: \"%.100s\" is not text/plain in UTF-8, application/json or application/octet-stream",
+        hd->content_type ? hd->content_type : "");
 }
 
 static bool has_body(const struct headers *hd)
@@ -231,9 +224,9 @@ int cm_http_guard(const struct cm_http *h, const struct cm_http_route *route, co
         return cm_err_set(err, CM_ERR_FORBIDDEN, "origin \"%.100s\" may not call", hd->origin);
     if (h->config.loopback && hd->host && !cm_http_host_is_local(hd->host))
         return cm_err_set(err, CM_ERR_FORBIDDEN, "host \"%.100s\" is not a name of this machine", hd->host);
-    if (!route || route->body == CM_BODY_NONE || !has_body(hd))
-        return 0;
-    return route->body == CM_BODY_FILE ? guard_file_type(hd, err) : guard_type(hd, err);
+    if (route && route->body == CM_BODY_FILE)
+        return guard_file_type(hd, err);
+    return route && route->body != CM_BODY_NONE && has_body(hd) ? guard_type(hd, err) : 0;
 }
 
 static bool good_correlation(const char *given)

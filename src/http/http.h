@@ -26,7 +26,14 @@ enum cm_http_body {
     CM_BODY_NONE, /* read and dropped */
     CM_BODY_OPTIONAL, /* empty, or JSON */
     CM_BODY_JSON,
-    CM_BODY_FILE, /* anything; it goes to a file in memory as it arrives, up to upload_max bytes */
+    CM_BODY_FILE, /* a file of some kind; it goes to memory of its own as it arrives, up to upload_max bytes */
+};
+
+/* What the content type of a file says that it is. */
+enum cm_file_kind {
+    CM_FILE_TEXT, /* text/plain, whose charset, if there is one, is UTF-8 or ASCII. Nobody has looked */
+    CM_FILE_JSON, /* which is UTF-8 whatever charset it says (RFC 8259, section 11) */
+    CM_FILE_BYTES,
 };
 
 enum cm_http_key { CM_KEY_OPEN, CM_KEY_NEEDED };
@@ -100,6 +107,8 @@ char *cm_request_body(struct cm_request *rq, size_t *ret_len);
 /* Of CM_BODY_FILE: the file, whose offset is 0. The request's until it is taken; -1 for an empty body or none. */
 int cm_request_file(struct cm_request *rq, uint64_t *ret_len);
 int cm_request_take_file(struct cm_request *rq, uint64_t *ret_len);
+/* Others are not let in. */
+enum cm_file_kind cm_request_file_kind(const struct cm_request *rq);
 /* The same memory, for free(); NULL without memory. It counts among all bodies until the request has ended. */
 char *cm_request_take_body(struct cm_request *rq, size_t *ret_len);
 /* Frees the body's memory early. */

@@ -124,6 +124,8 @@ void cm_http_headers(struct MHD_Connection *mhd, struct headers *ret);
 /* Framing, origin, host and content type. Errors: BAD_REQUEST, FORBIDDEN, MEDIA_TYPE. */
 int cm_http_guard(const struct cm_http *h, const struct cm_http_route *route, const struct headers *hd,
                   struct cm_err *err);
+/* An enum cm_file_kind, or -1: no type that a file may have. `type` may be NULL. */
+int cm_http_file_kind(const char *type);
 /* The given id, or a new one when there is none that could be logged: false then. */
 bool cm_http_correlation(struct cm_http *h, const char *given, char ret[static CORRELATION_MAX + 1]);
 bool cm_http_origin_allowed(const char *origin, const char *allowed);

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/utf8.h"
 #include "sidecar/internal.h"
+#include "wire/media.h"
 
 #define EVENT_MAX      (32u << 20) /* bytes of one event; a call's arguments may have 16 MiB */
 #define STREAM_MAX     (1ull << 40)
@@ -339,9 +340,11 @@ static void on_head(void *arg, int status)
 {
     struct cm_sidecar_exec *x = arg;
     const char *type = cm_fetch_header(x->fetch, "Content-Type");
+    struct cm_media media;
 
     x->status = status;
-    if (status == 200 && (!type || strncmp(type, "text/event-stream", strlen("text/event-stream")) != 0))
+    if (status == 200 &&
+        (!type || !cm_media_read(type, strlen(type), &media) || !cm_media_is(&media, "text/event-stream")))
         x->status = 0; /* something else answers at this address */
 }
 

@@ -299,6 +299,10 @@ static void lets_files_in_by_type(void **state)
     } list[] = {
         {"text/plain; charset=utf-8", 0, CM_ERR_MEDIA_TYPE, 0},
         {"TEXT/PLAIN", 0, CM_ERR_MEDIA_TYPE, 0},
+        {"text/plain; charset=\"latin-1\"", CM_ERR_MEDIA_TYPE, CM_ERR_MEDIA_TYPE, CM_ERR_MEDIA_TYPE},
+        {"text/plain charset=utf-8", CM_ERR_MEDIA_TYPE, CM_ERR_MEDIA_TYPE, CM_ERR_MEDIA_TYPE},
+        {"application/json; charset=latin-1", 0, 0, 0},
+        {"application/octet-stream; charset=latin-1", 0, 0, 0},
         {"application/json", 0, 0, 0},
         {"application/octet-stream", 0, 0, 0},
         {"application/x-www-form-urlencoded", CM_ERR_MEDIA_TYPE, CM_ERR_MEDIA_TYPE, CM_ERR_MEDIA_TYPE},

@@ -8,13 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <utlist.h>
 
 #include "base/cleanup.h"
 #include "base/utf8.h"
 #include "front/http/internal.h"
 #include "wire/json.h"
+#include "wire/media.h"
 #include "wire/sse.h"
 
 #define EVENT_STREAM "text/event-stream"
@@ -49,14 +49,7 @@ bool cm_api_wants_stream(const struct cm_request *rq)
 {
     const char *list = cm_request_header(rq, "accept");
 
-    while (list && *list) {
-        list += strspn(list, ", \t");
-        size_t len = strcspn(list, ",; \t");
-        if (len == strlen(EVENT_STREAM) && strncasecmp(list, EVENT_STREAM, len) == 0)
-            return true;
-        list += strcspn(list, ",");
-    }
-    return false;
+    return list && cm_media_list_names(list, strlen(list), EVENT_STREAM);
 }
 
 static void free_live(struct live *l)

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/mman.h>
 
 #include "base/fd.h"
@@ -67,24 +66,6 @@ static int read_name(const char *path, struct put *p, struct cm_err *err)
     return 0;
 }
 
-/* The guard has let through what can be meant; text of another encoding cannot. */
-static int read_kind(const struct cm_request *rq, enum cm_put_kind *ret, struct cm_err *err)
-{
-    const char *type = cm_request_header(rq, "content-type"), *charset = type ? strcasestr(type, "charset=") : NULL;
-    size_t len = type ? strcspn(type, "; \t") : 0;
-
-    if (!type || (len == 24 && strncasecmp(type, "application/octet-stream", len) == 0)) {
-        *ret = CM_PUT_BYTES;
-        return 0;
-    }
-    *ret = strncasecmp(type, "text/", 5) == 0 ? CM_PUT_TEXT : CM_PUT_JSON;
-    charset = charset ? charset + 8 + (charset[8] == '"') : "utf-8";
-    size_t n = strcspn(charset, "\"; \t");
-    if ((n == 5 && strncasecmp(charset, "utf-8", n) == 0) || (n == 8 && strncasecmp(charset, "us-ascii", n) == 0))
-        return 0;
-    return cm_err_set(err, CM_ERR_MEDIA_TYPE, "Content-Type: charset \"%.*s\" is not utf-8", (int)n, charset);
-}
-
 /* Nobody changes it any more, whoever it is passed on to. An empty body has none: it becomes an empty one. */
 static int take_file(struct cm_request *rq, int *ret, uint64_t *ret_len, struct cm_err *err)
 {
@@ -139,12 +120,14 @@ static void on_done(void *arg, const struct cm_put_result *res, const struct cm_
 
 static int start(struct cm_request *rq, struct put *p, struct cm_err *err)
 {
+    static const enum cm_put_kind kinds[] = {
+        [CM_FILE_TEXT] = CM_PUT_TEXT, [CM_FILE_JSON] = CM_PUT_JSON, [CM_FILE_BYTES] = CM_PUT_BYTES};
     struct cm_api *a = api_of(rq);
-    struct cm_put_request req = {.name = p->name, .correlation_id = cm_request_correlation(rq)};
+    struct cm_put_request req = {
+        .name = p->name, .kind = kinds[cm_request_file_kind(rq)], .correlation_id = cm_request_correlation(rq)};
     struct cm_limits caps;
     int rc = read_name(cm_request_variable(rq, 1), p, err);
 
-    rc = rc ? rc : read_kind(rq, &req.kind, err);
     rc = rc ? rc : take_file(rq, &req.fd, &p->bytes, err);
     if (rc < 0)
         return rc;

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/mman.h>
 #include <utlist.h>
 
@@ -152,17 +151,7 @@ static void check_gone(void *arg)
     c->work = cm_work_abandon(c->work);
 }
 
-/* -1: it is neither. */
-static int kind_of(const char *content_type)
-{
-    size_t len = content_type ? strcspn(content_type, "; \t") : 0;
-
-    if (len == 10 && strncasecmp(content_type, "text/plain", len) == 0)
-        return CM_CONTEXT_TEXT;
-    return len >= 4 && strncasecmp(content_type + len - 4, "json", 4) == 0 ? CM_CONTEXT_JSON : -1;
-}
-
-static struct context *new_context(struct cm_request *rq, int kind, struct cm_err *err)
+static struct context *new_context(struct cm_request *rq, struct cm_err *err)
 {
     struct context *x = calloc(1, sizeof *x);
 
@@ -176,7 +165,7 @@ static struct context *new_context(struct cm_request *rq, int kind, struct cm_er
         free(x);
         return NULL;
     }
-    x->kind = kind;
+    x->kind = cm_request_file_kind(rq) == CM_FILE_JSON ? CM_CONTEXT_JSON : CM_CONTEXT_TEXT;
     x->fd = cm_request_take_file(rq, &x->len);
     return x;
 }
@@ -184,18 +173,17 @@ static struct context *new_context(struct cm_request *rq, int kind, struct cm_er
 void cm_infer_create_context(struct cm_request *rq)
 {
     struct cm_infer *f = infer_of(rq);
-    int kind = kind_of(cm_request_header(rq, "content-type"));
     struct cm_err err = {.code = CM_ERR_BAD_REQUEST};
     uint64_t len = 0;
     bool some = cm_request_file(rq, &len) >= 0;
 
-    if (!some || kind < 0) {
+    if (!some || cm_request_file_kind(rq) == CM_FILE_BYTES) {
         infer_fail(rq, some ? CM_ERR_MEDIA_TYPE : CM_ERR_BAD_REQUEST,
                    some ? "Content-Type: neither text/plain nor application/json" : "the context is empty");
         return;
     }
     struct check *c = calloc(1, sizeof *c);
-    struct context *x = c ? new_context(rq, kind, &err) : NULL;
+    struct context *x = c ? new_context(rq, &err) : NULL;
     if (x) {
         *c = (struct check){.f = f, .rq = rq, .context = x};
         c->work = cm_work_start(f->loop, run_check, check_done, check_drop, c, &err);
