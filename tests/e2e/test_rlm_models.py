@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Model services that fail: tried again where that can help, told in the run's error where it cannot, and never fatal."""
 
+import json
 import time
 
 import pytest
@@ -78,6 +79,54 @@ def test_odd_answers_never_do_harm(rlm, models, trouble):
     assert outcome.answer == "worked" or outcome.code == "model_failed", outcome
     models.script = WORKS
     assert rlm.run().answer == "worked"
+
+
+def chunk(finish=None, usage=None, **delta):
+    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], "usage": usage}).encode() + b"\n\n"
+
+
+def whole(content, **more):
+    return json.dumps({"choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]} | more).encode()
+
+
+DONE = b"data: [DONE]\n\n"
+LAST = b'data: {"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 7}}\n\n'
+THOUGHT = "FINAL(wrong)\n" + repl(answer("'wrong'")).text
+SHAPES = {
+    "comments and CRLF": (b": working\n\n" + chunk(content=WORKS.text) + b": working\n\n" + chunk("stop") + DONE).replace(b"\n", b"\r\n"),
+    "usage behind all words": chunk(content=WORKS.text) + chunk("stop") + LAST + DONE,
+    "usage that grows": chunk(content=WORKS.text, usage={"prompt_tokens": 11, "completion_tokens": 3}) + LAST + DONE,
+    "no last word": chunk(content=WORKS.text) + chunk("stop"),
+    "no reason to end": chunk(content=WORKS.text) + DONE,
+    "an event without choices first": b'data: {"choices": [], "prompt_filter_results": []}\n\n' + chunk(content=WORKS.text) + DONE,
+    "thoughts of their own": chunk(content=None, reasoning_content=THOUGHT) + chunk(content="", reasoning=THOUGHT) + chunk("stop", content=WORKS.text),
+    "thoughts among the parts": chunk("stop", content=[{"type": "thinking", "text": THOUGHT}, {"type": "text", "text": WORKS.text}]),
+    "names and numbers of events": b"retry: 10\nid: 1\nevent: completion\n" + chunk("stop", content=WORKS.text) + DONE,
+    "no blank behind the colon": chunk("stop", content=WORKS.text).replace(b": {", b":{", 1) + DONE,
+    "a byte order mark": b"\xef\xbb\xbf" + chunk("stop", content=WORKS.text) + DONE,
+    "no stream": whole(WORKS.text),
+    "no stream, in parts": whole([{"type": "reasoning", "text": THOUGHT}, {"type": "text", "text": WORKS.text}]),
+    "a text of the old kind": b"data: " + json.dumps({"choices": [{"text": WORKS.text, "finish_reason": "stop"}]}).encode() + b"\n\n",
+    "another choice": b'data: {"choices": [{"index": 1, "delta": {"content": "FINAL(wrong)"}}]}\n\n' + chunk("stop", content=WORKS.text),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_answers_of_many_makes(rlm, models, shape):
+    models.script = order(raw(SHAPES[shape]))
+    outcome = rlm.run()
+    assert outcome.answer == "worked", outcome.error
+    used = outcome.usage["model_usage_summaries"]["root"]
+    assert LAST not in SHAPES[shape] or (used["total_input_tokens"], used["total_output_tokens"]) == (11, 7)
+
+
+def test_attempts_of_no_use_are_counted(rlm, models):
+    models.script = order(raw(chunk("stop", content="") + LAST + DONE), raw(chunk("stop", content=WORKS.text) + LAST + DONE))
+    used = rlm.run().usage["model_usage_summaries"]["root"]
+    assert (used["total_calls"], used["total_input_tokens"], used["total_output_tokens"]) == (1, 22, 14)
+    models.script = order(cut("half a reply", 4), Reply(WORKS.text, usage=(11, 7)))
+    used = rlm.run().usage["model_usage_summaries"]["root"]  # the first one said nothing of its cost
+    assert used["total_input_tokens"] > 100 and used["total_output_tokens"] >= 7, used
 
 
 @pytest.mark.parametrize("trouble", [raw("{"), refusal("I must not."), cut("half a reply, then nothing", 10)], ids=["no JSON", "refusal", "cut"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Dict, Optional, TextIO
 
@@ -14,7 +15,8 @@ class LiveView:
 
     def __init__(self, file: Optional[TextIO] = None) -> None:
         self._file = file or sys.stderr
-        self._colours = self._file.isatty()
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
+        self._colours = self._file.isatty() and not plain
         self._depths: Dict[int, int] = {}
         self._limits: Dict[int, int] = {}
         self._open: Optional[int] = None  #: the node whose line has no end yet

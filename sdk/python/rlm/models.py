@@ -7,6 +7,7 @@ can help (429, 5xx, no connection, a stream that was cut before its first word),
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import threading
@@ -148,7 +149,9 @@ class ModelClient:
         reply.seconds = time.monotonic() - started
         if model.api_key and len(model.api_key) >= _KEY_LEAST:  # a service may answer with what it was sent
             reply.reason = reply.reason.replace(model.api_key, "*" * len(model.api_key))
-        _complete(reply, model, messages, self.prices)
+        used = reply.usage
+        if used.cost is None:
+            used.cost = price(model.name, used.input_tokens, used.output_tokens, used.cached_tokens, self.prices)
         return reply
 
     def close(self) -> None:
@@ -188,7 +191,7 @@ class ModelClient:
                 payload = json.dumps(body, allow_nan=False).encode()
                 timeout = min(self.settings.idle_timeout, limit)
                 with self._transport(model.base_url).open("POST", path, payload, timeout=timeout, headers=headers, call=call) as answer:
-                    self._read(model, answer, host, reply, on_delta)
+                    self._read(model, messages, answer, host, reply, on_delta)
             except SidecarUnavailable as error:
                 scope.check()
                 if attempt.error is not None or error.code == "no_answer":
@@ -198,18 +201,20 @@ class ModelClient:
                     raise _Failed("cut", f"{host}: the reply ended in its middle: {error.detail}", True) from error
                 raise _Failed("unreachable", f"{host}: {error.detail}", True) from error
 
-    def _read(self, model: Model, answer: Stream, host: str, reply: Reply, on_delta: Optional[Callable[[str], None]]) -> None:
+    def _read(
+        self, model: Model, messages: Sequence[Message], answer: Stream, host: str, reply: Reply, on_delta: Optional[Callable[[str], None]]
+    ) -> None:
         if answer.status != 200:
             raise _refused(answer, host)
-        streamed = answer.header("Content-Type").lower().startswith("text/event-stream")
-        found = _Words(reply, self.settings.reply_max, on_delta)
+        found = _Words(reply, self.settings.reply_max, on_delta, sum(estimate(message["content"]) for message in messages))
         try:
+            streamed, pieces = _shape(answer.pieces())
             if not streamed:
-                _whole(model, json.loads(answer.read(6 * self.settings.reply_max + _ERROR_BYTES)), found)
+                _whole(model, json.loads(_join(pieces, 6 * self.settings.reply_max + _ERROR_BYTES)), found)
             elif model.api == "anthropic":
-                _anthropic_events(events(answer.pieces(), 16 << 20), found)
+                _anthropic_events(events(pieces, 16 << 20), found)
             else:
-                _openai_events(events(answer.pieces(), 16 << 20), found)
+                _openai_events(events(pieces, 16 << 20), found)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise _Failed("bad_answer", f"{host}: not an answer: {error}"[:_ERROR_TEXT]) from error
         finally:
@@ -218,21 +223,44 @@ class ModelClient:
         found.finish(host)
 
 
+def _shape(pieces: Iterator[bytes]) -> Tuple[bool, Iterator[bytes]]:
+    """Whether an answer is a stream of events, and the answer. Its first letter says so: content types are wrong too often."""
+    begin = b""
+    for piece in pieces:
+        begin = (begin + piece).lstrip(b"\xef\xbb\xbf \t\r\n")
+        if begin:
+            break
+    return not begin or begin[:1] in b"deir:", itertools.chain([begin], pieces)  # data, event, id, retry, a comment
+
+
+def _join(pieces: Iterator[bytes], limit: int) -> bytes:
+    found: List[bytes] = []
+    size = 0
+    for piece in pieces:
+        found.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise _Failed("too_large", f"the answer is longer than {limit} bytes")
+    return b"".join(found)
+
+
 class _Words:
     """Gathers what one answer says."""
 
-    def __init__(self, reply: Reply, limit: int, on_delta: Optional[Callable[[str], None]]) -> None:
-        self.reply, self._limit, self._on_delta = reply, limit, on_delta
+    def __init__(self, reply: Reply, limit: int, on_delta: Optional[Callable[[str], None]], asked: int) -> None:
+        """`asked`: tokens of the request, where the service does not say."""
+        self.reply, self._limit, self._on_delta, self._asked = reply, limit, on_delta, asked
         self._pieces: List[str] = []
         self._size = 0
         self.refusal = ""
+        self.answered = False  #: the model has been at work: it costs
         self.ended = False  #: the service has said that this is all
         self._used: Tuple[int, int, int] = (0, 0, 0)
         self._cost: Optional[float] = None
 
     def add(self, text: Any) -> None:
         if isinstance(text, list):  # parts of a content
-            text = "".join(part.get("text") or "" for part in text if isinstance(part, dict))
+            text = "".join(part.get("text") or "" for part in text if isinstance(part, dict) and part.get("type") == "text")
         if not text or not isinstance(text, str):
             return
         self._size += len(text)
@@ -255,8 +283,12 @@ class _Words:
             self._cost = float(cost)
 
     def settle(self) -> None:
+        """Counts this attempt, also one that was of no use."""
         self.reply.text = "".join(self._pieces)
         usage = self.reply.usage
+        if self.answered and not self._used[0] and not self._used[1]:
+            self._used = (self._asked, estimate(self.reply.text), 0)
+            usage.estimated = True
         usage.input_tokens += self._used[0]
         usage.output_tokens += self._used[1]
         usage.cached_tokens += self._used[2]
@@ -312,13 +344,20 @@ def _openai_events(stream: Iterator[Event], found: _Words) -> None:
         data = json.loads(event.data)
         if data.get("error"):
             raise _said(data["error"])
-        found.reply.model = str(data.get("model") or found.reply.model)
-        for choice in (data.get("choices") or [])[:1]:
-            delta = choice.get("delta") or choice.get("message") or {}
-            found.add(delta.get("content"))
-            found.refusal += delta.get("refusal") or ""
-            found.stop(choice.get("finish_reason"))
-        _openai_usage(data.get("usage"), found)
+        _openai_words(data, found)
+
+
+def _openai_words(data: Any, found: _Words) -> None:
+    """Of one event, or of an answer that is not a stream."""
+    found.reply.model = str(data.get("model") or found.reply.model)
+    for choice in (one for one in data.get("choices") or [] if not one.get("index")):
+        message = choice.get("delta") or choice.get("message") or {}
+        found.answered = True
+        found.add(message.get("content"))
+        found.add(choice.get("text"))
+        found.refusal += message.get("refusal") or ""
+        found.stop(choice.get("finish_reason"))
+    _openai_usage(data.get("usage"), found)
 
 
 def _openai_usage(usage: Any, found: _Words) -> None:
@@ -336,6 +375,7 @@ def _anthropic_events(stream: Iterator[Event], found: _Words) -> None:
             raise _said(data.get("error"))
         if kind == "message_start":
             message = data.get("message") or {}
+            found.answered = True
             found.reply.model = str(message.get("model") or found.reply.model)
             _anthropic_usage(message.get("usage") or {}, found)
         elif kind == "content_block_delta":
@@ -358,18 +398,17 @@ def _whole(model: Model, data: Any, found: _Words) -> None:
     """An answer that is not a stream."""
     if data.get("error"):
         raise _said(data["error"])
-    found.reply.model = str(data.get("model") or found.reply.model)
-    found.ended = True
     if model.api == "anthropic":
+        found.reply.model = str(data.get("model") or found.reply.model)
+        found.answered = True
         found.add(data["content"])
         found.stop(data.get("stop_reason"))
         _anthropic_usage(data.get("usage") or {}, found)
-        return
-    choice = data["choices"][0]
-    found.add(choice["message"].get("content"))
-    found.refusal += choice["message"].get("refusal") or ""
-    found.stop(choice.get("finish_reason"))
-    _openai_usage(data.get("usage"), found)
+    else:
+        _openai_words(data, found)
+        if not found.answered:
+            raise ValueError("it has no choices")
+    found.ended = True
 
 
 def _said(error: Any) -> _Failed:
@@ -427,18 +466,6 @@ def _quirk(lower: str) -> str:
     if unsupported and "max_completion_tokens" in lower:
         return "max_tokens"
     return "stream" if "to stream this model" in lower or (unsupported and "stream" in lower) else ""
-
-
-def _complete(reply: Reply, model: Model, messages: Sequence[Message], prices: Mapping[str, Any]) -> None:
-    """Usage that the service did not say, and its price."""
-    usage = reply.usage
-    answered = not reply.failure or reply.failure in ("empty", "cut", "refusal", "too_large")
-    if answered and not usage.input_tokens and not usage.output_tokens:
-        usage.input_tokens = sum(estimate(message["content"]) for message in messages)
-        usage.output_tokens = estimate(reply.text)
-        usage.estimated = True
-    if usage.cost is None:
-        usage.cost = price(model.name, usage.input_tokens, usage.output_tokens, usage.cached_tokens, prices)
 
 
 def estimate(text: str) -> int:

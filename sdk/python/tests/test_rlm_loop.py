@@ -3,6 +3,7 @@
 
 import asyncio
 import gc
+import io
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from rlm import (
     TokenLimitExceededError,
 )
 from rlm import common
+from rlm.live import LiveView
 from rlm.local.rlm_repl import RLM_REPL
 from rlm.models import ModelSettings
 from rlm.remote import SidecarExecutionConfig, SidecarREPLFactory
@@ -398,6 +400,24 @@ def test_the_live_view(sidecar, capsys):
         make(sidecar, models, verbose=True).completion("c", "what is it?")
     shown = capsys.readouterr().err
     assert all(text in shown for text in ("what is it?", "turn 1/30", "sub task", "answer: fine", "?[2J seen")) and "\x1b" not in shown
+
+
+def test_colours_of_the_live_view(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    def shown(**settings):
+        for name in ("TERM", "NO_COLOR"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        file = Terminal()
+        LiveView(file)({"type": "turn", "node": 0, "iteration": 1})
+        return file.getvalue()
+
+    assert shown(TERM="xterm").startswith("\x1b[1;36mturn 1") and shown(TERM="xterm", NO_COLOR="").startswith("\x1b")
+    assert shown(TERM="dumb") == shown(TERM="xterm", NO_COLOR="1") == shown() == "turn 1/0\n"
 
 
 def test_other_backend(sidecar):

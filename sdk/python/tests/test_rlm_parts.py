@@ -138,7 +138,19 @@ CHUNKS = "".join(
 )
 
 
-@pytest.mark.parametrize("body", [CHUNKS + "data: [DONE]\n\n", CHUNKS], ids=["stream", "stream without its last word"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(CHUNKS + "data: [DONE]\n\n", id="stream"),
+        pytest.param(CHUNKS, id="stream without its last word"),
+        pytest.param(CHUNKS.replace("\n", "\r\n"), id="CRLF"),
+        pytest.param("\ufeff" + CHUNKS, id="byte order mark"),
+        pytest.param(ANSWER, id="one piece that is said to be a stream"),
+        pytest.param(" \n" + ANSWER.replace('"words"', '[{"type": "reasoning", "text": "no"}, {"type": "text", "text": "words"}]'), id="parts"),
+        pytest.param(ANSWER.replace('"message": {"content": "words"}', '"text": "words"'), id="a text of the old kind"),
+        pytest.param(ANSWER.replace('"choices": [', '"choices": [{"index": 1, "message": {"content": "no"}}, '), id="another choice first"),
+    ],
+)
 def test_answers_of_several_makes(body):
     with ModelServer(raw(body)) as models:
         reply = ask(models)
@@ -200,7 +212,14 @@ def test_time_of_an_attempt():
 def test_usage_of_all_attempts():
     with ModelServer(order(cut("x" * 8, 7, usage=(10, 1)), Reply("fine", usage=(20, 2)))) as models:
         reply = ask(models)
-    assert reply.text == "fine" and reply.usage.input_tokens == 20 and reply.attempts == 2
+    assert reply.text == "fine" and reply.attempts == 2 and len(models.requests) == 2
+    assert (reply.usage.input_tokens, reply.usage.output_tokens, reply.usage.estimated) == (1 + 20, 2 + 2, True)  # the first one said nothing
+
+
+def test_usage_of_attempts_without_words():
+    with ModelServer(order(Reply("", usage=(10, 3)), Reply("fine", usage=(20, 2)))) as models:
+        reply = ask(models)
+    assert (reply.text, reply.usage.input_tokens, reply.usage.output_tokens, reply.usage.estimated) == ("fine", 30, 5, False)
 
 
 def test_a_session_that_comes_too_late_is_deleted():
