@@ -329,7 +329,7 @@ int cm_rlm_cli_complete(int argc, char **argv)
     if ((rc = open_context(&c)) != CM_EXIT_OK || (rc = open_trajectory(&c)) != CM_EXIT_OK)
         return rc;
     cm_log_open(-1, CM_LOG_OFF);
-    view_init(&c.view, c.quiet ? NULL : stderr, isatty(STDERR_FILENO) == 1);
+    view_init(&c.view, c.quiet ? NULL : stderr);
     cm_infer_trajectory_init(&c.lines, RESULT_MAX);
     rc = run(&c);
     cm_infer_trajectory_done(&c.lines);

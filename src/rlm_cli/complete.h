@@ -18,15 +18,17 @@
 struct view {
     FILE *out; /* NULL: nothing */
     bool live; /* a terminal: there is a last line that is written again and again */
+    bool colours;
     bool line; /* it stands there */
     char what[160]; /* is done now */
-    unsigned char depth[NODES_MAX]; /* of the nodes */
+    unsigned char depth[NODES_MAX]; /* of the nodes, and */
+    double call[NODES_MAX]; /* the sub-query that each of them answers */
     uint64_t started_ns;
     unsigned turns, calls, open_calls;
     double input, output, cost;
 };
 
-void view_init(struct view *v, FILE *out, bool live);
+void view_init(struct view *v, FILE *out);
 void view_event(struct view *v, const char *type, const char *json, size_t len);
 /* Writes the last line again. */
 void view_tick(struct view *v);

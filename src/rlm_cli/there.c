@@ -229,6 +229,8 @@ static void on_events_done(void *arg, const struct cm_fetch_end *end)
     cm_sse_done(&t->sse);
     if (end->why == CM_FETCH_OK && end->status == 200)
         ask_result(t);
+    else if (end->why == CM_FETCH_OK && end->status == 404) /* what it runs does not survive it */
+        fail(t, "the service does not know the run any more", "has it been started again?");
     else if (end->why == CM_FETCH_OK)
         refused(t, end->status);
     else if (++t->tries > TRIES_MAX)

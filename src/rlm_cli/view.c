@@ -2,8 +2,12 @@
 /* What models write goes to a terminal here: control characters would move its cursor, or worse, and are left out. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "args/args.h"
+#include "base/buf.h"
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/utf8.h"
 #include "rlm_cli/complete.h"
@@ -12,6 +16,8 @@
 #define CODE_LINES   8 /* of one block that are shown */
 #define OUTPUT_LINES 6
 #define LINE_BYTES   160
+#define STATUS_BYTES 512
+#define COLUMNS      80 /* where the terminal does not say */
 #define DIM          "\033[2m"
 #define BOLD         "\033[1m"
 #define RED          "\033[31m"
@@ -19,7 +25,15 @@
 
 static const char *style(const struct view *v, const char *code)
 {
-    return v->live ? code : "";
+    return v->colours ? code : "";
+}
+
+/* The last line is cleared as one line: it must not be wider than the terminal, whose last column is left free. */
+static size_t width(const struct view *v)
+{
+    struct winsize size;
+
+    return (ioctl(fileno(v->out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : COLUMNS) - 1u;
 }
 
 static void clear_line(struct view *v)
@@ -29,24 +43,41 @@ static void clear_line(struct view *v)
     v->line = false;
 }
 
-void view_init(struct view *v, FILE *out, bool live)
+/* Whether a terminal can do more than write lines, and what its reader wants, is said by variables that all programs know. */
+void view_init(struct view *v, FILE *out)
 {
-    *v = (struct view){.out = out, .live = live, .started_ns = cm_clock_ns()};
+    const char *terminal = getenv("TERM"), *plain = getenv("NO_COLOR");
+
+    *v = (struct view){.out = out, .started_ns = cm_clock_ns()};
+    v->live = out && isatty(fileno(out)) == 1 && terminal && *terminal && strcmp(terminal, "dumb") != 0;
+    v->colours = v->live && !(plain && *plain);
     strcpy(v->what, "starting");
+}
+
+static int put_status(const struct view *v, struct cm_buf *b)
+{
+    int rc = cm_buf_printf(b, "%6.1f s  turn %u  %.0f + %.0f tokens", (double)(cm_clock_ns() - v->started_ns) / 1e9,
+                           v->turns, v->input, v->output);
+
+    if (rc == 0 && v->cost > 0)
+        rc = cm_buf_printf(b, "  $%.4f", v->cost);
+    if (rc == 0 && v->open_calls > 0)
+        rc = cm_buf_printf(b, "  %u sub-quer%s", v->open_calls, v->open_calls == 1 ? "y" : "ies");
+    return rc < 0 ? rc : cm_buf_printf(b, "  %.60s", v->what);
 }
 
 void view_tick(struct view *v)
 {
-    if (!v->out || !v->live)
+    cm_autobuf struct cm_buf line;
+
+    cm_buf_init(&line, STATUS_BYTES);
+    if (!v->out || !v->live || put_status(v, &line) < 0)
         return;
+    size_t most = width(v), len = line.len > most ? most - cm_utf8_cut_end(cm_buf_data(&line), most) : line.len;
     clear_line(v);
-    fprintf(v->out, DIM "%6.1f s  turn %u  %.0f + %.0f tokens", (double)(cm_clock_ns() - v->started_ns) / 1e9, v->turns,
-            v->input, v->output);
-    if (v->cost > 0)
-        fprintf(v->out, "  $%.4f", v->cost);
-    if (v->open_calls > 0)
-        fprintf(v->out, "  %u sub-quer%s", v->open_calls, v->open_calls == 1 ? "y" : "ies");
-    fprintf(v->out, "  %.60s" PLAIN, v->what);
+    fputs(style(v, DIM), v->out);
+    cm_args_print(v->out, cm_buf_data(&line), len);
+    fputs(style(v, PLAIN), v->out);
     fflush(v->out);
     v->line = true;
 }
@@ -190,8 +221,10 @@ static void on_metadata(struct view *v, struct event *e)
 {
     double node = number(e, NODE), depth = number(e, DEPTH);
 
-    if (node >= 0 && node < NODES_MAX && depth >= 0 && depth < 255)
+    if (node >= 0 && node < NODES_MAX && depth >= 0 && depth < 255) {
         v->depth[(unsigned)node] = (unsigned char)depth;
+        v->call[(unsigned)node] = number(e, CALL);
+    }
     indent(v, e);
     const char *model = text(e, ROOT_MODEL);
     fprintf(v->out, "%s● %s", style(v, BOLD), node > 0 ? "run on " : "");
@@ -235,14 +268,29 @@ static void on_subcall_start(struct view *v, struct event *e)
     fputs("\"\n", v->out);
 }
 
+static void count(struct view *v, const struct event *e)
+{
+    v->input += number(e, INPUT);
+    v->output += number(e, OUTPUT);
+    v->cost += number(e, COST);
+}
+
+/* What a run inside has used has been counted turn by turn. */
+static bool counted(const struct view *v, double call)
+{
+    for (unsigned i = 1; i < NODES_MAX; i++)
+        if (v->call[i] == call)
+            return true;
+    return false;
+}
+
 static void on_subcall_complete(struct view *v, struct event *e)
 {
     const char *error = text(e, ERROR), *preview = text(e, RESPONSE_PREVIEW);
 
     v->open_calls -= v->open_calls > 0;
-    v->input += number(e, INPUT);
-    v->output += number(e, OUTPUT);
-    v->cost += number(e, COST);
+    if (!counted(v, number(e, CALL)))
+        count(v, e);
     indent(v, e);
     fprintf(v->out, "  %s↲ %.0f  %.1f s  ", *error ? style(v, RED) : "", number(e, CALL), number(e, DURATION));
     const char *words = *error ? error : preview;
@@ -261,9 +309,7 @@ static void on_iteration(struct view *v, struct event *e)
         fprintf(v->out, "  %.0f + %.0f tokens", number(&u, INPUT), number(&u, OUTPUT));
         if (number(&u, COST) > 0)
             fprintf(v->out, "  $%.4f", number(&u, COST));
-        v->input += number(&u, INPUT);
-        v->output += number(&u, OUTPUT);
-        v->cost += number(&u, COST);
+        count(v, &u);
     }
     fputc('\n', v->out);
 }

@@ -2,6 +2,7 @@
 """The program rlm: its HTTP interface with a private sidecar, and `rlm complete`."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -11,7 +12,9 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
+import termios
 import time
 
 import pytest
@@ -764,11 +767,12 @@ def test_complete_by_a_service(service, models, tmp_path):
 class Terminal:
     """`rlm complete` on a terminal of its own."""
 
-    def __init__(self, models, *arguments):
+    def __init__(self, models, *arguments, columns=80, **settings):
         environment = {"PATH": os.environ["PATH"], "TERM": "xterm", "LLM_BASE_URL": models.url, "LLM_API_KEY": KEY, "LLM_MODEL": "root", "LLM_RECURSIVE_MODEL": "sub"}
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.execve(str(RLM), [str(RLM), "complete", *arguments], environment)
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+            os.execve(str(RLM), [str(RLM), "complete", *arguments], environment | settings)
         self.seen = ""
 
     def read(self):
@@ -810,6 +814,58 @@ def test_complete_on_a_terminal(models):
         assert "\r\033[K" in terminal.seen and terminal.seen.rstrip().endswith("]0;ownedwell\r\n1mdone")
     finally:
         terminal.close()
+
+
+def seen_on_a_terminal(models, *arguments, wait="", **settings):
+    """All that `rlm complete` has written there while two models worked; `wait`: until the last turn has written so."""
+    sub = lambda request: repl(answer("'from below'")) if request.is_loop else "plain"  # noqa: E731
+    models.requests.clear()
+    models.script = root(repl("print(rlm_query('deep'), llm_query('plain'))"), Reply(repl(answer("'the end'")).text, gate="end"), sub=sub)
+    terminal = Terminal(models, "--query", "q", "--max-depth", "2", *arguments, **settings)
+    try:
+        eventually(lambda: terminal.read() and [one for one in models.of("root") if one.turn == 2], "the last turn is asked", 20)
+        before = len(terminal.read())
+        eventually(lambda: wait in terminal.read()[before:], f"{wait!r} is written")
+        models.open("end")
+        assert exit_code(terminal) == 0, terminal.seen
+        return terminal.seen
+    finally:
+        terminal.close()
+
+
+def test_the_line_at_the_bottom_says_what_is_used(models):
+    """A run inside says each of its turns, and its parent the sum of them: that is one use, not two."""
+    seen = seen_on_a_terminal(models, "--json")
+    used = json.loads(seen[seen.rindex('{"success"') :])["usage"]["model_usage_summaries"].values()
+    last = re.findall(r"(\d+) \+ (\d+) tokens  ", seen)[-1]
+    assert last == (str(sum(one["total_input_tokens"] for one in used)), str(sum(one["total_output_tokens"] for one in used)))
+
+
+def test_a_narrow_terminal(models):
+    """A line that is written again and again must not go on in the next row: what stands there would stay."""
+    seen = seen_on_a_terminal(models, columns=30, wait="\x1b[K")
+    lines = re.findall(r"\x1b\[2m( +\d+\.\d s[^\x1b]*)\x1b\[0m", seen)
+    assert lines and max(map(len, lines)) == 29, lines[-3:]
+
+
+def test_terminals_without_colours(models):
+    seen = seen_on_a_terminal(models, NO_COLOR="1", wait="\x1b[K")
+    assert set(re.findall(r"\x1b\[[^A-Za-z]*[A-Za-z]", seen)) == {"\x1b[K"}
+    seen = seen_on_a_terminal(models, TERM="dumb")
+    assert "\x1b" not in seen and "\r" not in seen.replace("\r\n", "") and "the end" in seen
+
+
+def test_a_service_that_was_started_again_knows_no_run(models, tmp_path):
+    models.script = never()
+    with own_service(models, tmp_path) as service:
+        running = Background(lambda: complete(models, "--query", "q", "--url", service.url))
+        eventually(lambda: models.requests, "the model is asked")
+        service.process.kill()
+        service.process.wait()
+        arguments = [str(RLM), "serve", "--port", str(service.port)]
+        service.process = subprocess.Popen(arguments, env={"PATH": os.environ["PATH"]} | service.settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        done = running.result()
+        assert done.returncode == 3 and b"does not know the run any more" in done.stderr, done.stderr
 
 
 def test_ctrl_c_prints_what_there_is(models):
