@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/names.h"
 #include "base/words.h"
 #include "executor/internal.h"
 #include "tools/values.h"
@@ -52,18 +52,13 @@ bool cm_plan_restricts(const char *names, size_t len)
     return cm_elements_next(&m, &value);
 }
 
-static bool is_part_of_name(char c)
-{
-    return isalnum((unsigned char)c) || c == '_' || (unsigned char)c >= 0x80;
-}
-
 static bool has_word(const char *code, size_t len, const char *word)
 {
     size_t n = strlen(word);
     const char *end = code + len, *at = code;
 
     for (; (at = memmem(at, (size_t)(end - at), word, n)); at += n)
-        if ((at == code || !is_part_of_name(at[-1])) && (at + n == end || !is_part_of_name(at[n])))
+        if ((at == code || !cm_name_has(at[-1])) && (at + n == end || !cm_name_has(at[n])))
             return true;
     return false;
 }

@@ -326,14 +326,15 @@ void cm_block_begin(struct cm_node *n)
     run_block(n);
 }
 
-/* The name is an identifier, or letters that Python refuses. */
+/* Whether characters beyond ASCII make a name, Python says: a text that is none is not an answer. */
 void cm_lookup_begin(struct cm_node *n, const char *name)
 {
     cm_autobuf struct cm_buf code;
 
-    cm_buf_init(&code, strlen(name) * 6 + 200);
+    cm_buf_init(&code, strlen(name) * 12 + 200);
     n->state = CM_NODE_LOOKUP;
-    if (cm_buf_puts(&code, "__import__('rlm_session').FINAL_VAR(") < 0 ||
+    if (cm_buf_puts(&code, "if ") < 0 || cm_json_put_string(&code, name, strlen(name)) < 0 ||
+        cm_buf_puts(&code, ".isidentifier(): __import__('rlm_session').FINAL_VAR(") < 0 ||
         cm_json_put_string(&code, name, strlen(name)) < 0 ||
         cm_buf_puts(&code, ")\n__import__('rlm_session').report()") < 0) {
         cm_node_fail(n, CM_ERR_NO_MEMORY, "no memory to look a variable up");

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/names.h"
+
 #define TEXT_MAX (1u << 20) /* bytes of a final answer in text: what a reply may make us look through, sixteen times */
 
 struct slice {
@@ -86,17 +88,6 @@ static struct slice unquote(struct slice s)
     return s;
 }
 
-/* As far as it matters here: letters, digits, "_" and whatever is not ASCII. */
-static bool is_identifier(struct slice s)
-{
-    for (size_t i = 0; i < s.len; i++) {
-        unsigned char c = (unsigned char)s.at[i], letter = c | 0x20;
-        if (!(c == '_' || c >= 0x80 || (letter >= 'a' && letter <= 'z') || (i > 0 && c >= '0' && c <= '9')))
-            return false;
-    }
-    return s.len > 0;
-}
-
 static struct slice variable_of(const char *text, size_t len, const struct cm_final_line *line)
 {
     const char *at = text + line->at, *end = memchr(at, ')', len - line->at);
@@ -105,7 +96,7 @@ static struct slice variable_of(const char *text, size_t len, const struct cm_fi
     if (!end || memchr(at, '\n', (size_t)(end - at)))
         return none;
     struct slice name = strip((struct slice){at, (size_t)(end - at)}, "\"'` \t");
-    return is_identifier(name) ? name : none;
+    return cm_name_is_variable(name.at, name.len) ? name : none;
 }
 
 static struct slice text_of(const char *text, size_t len, const struct cm_final_line *line)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/names.h"
 #include "base/utf8.h"
 #include "rlm/internal.h"
 #include "rlm/output.h"
@@ -20,14 +21,17 @@ static const char *const reserved[] = {"llm_query", "llm_query_batched", "rlm_qu
                                        "FINAL",     "FINAL_VAR",         "answer",    "context",           "history",
                                        NULL};
 
-static bool is_name(const char *name, size_t len)
+/* "context_7" */
+static bool is_numbered(const char *name, size_t len, const char *label)
 {
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)name[i], letter = c | 0x20;
-        if (!(c == '_' || c >= 0x80 || (letter >= 'a' && letter <= 'z') || (i > 0 && c >= '0' && c <= '9')))
+    size_t n = strlen(label);
+
+    if (len <= n + 1 || memcmp(name, label, n) != 0 || name[n] != '_')
+        return false;
+    for (n++; n < len; n++)
+        if (name[n] < '0' || name[n] > '9')
             return false;
-    }
-    return len > 0 && len <= NAME_LEN_MAX && name[0] != '_';
+    return true;
 }
 
 static bool is_reserved(const char *name, size_t len)
@@ -35,7 +39,13 @@ static bool is_reserved(const char *name, size_t len)
     for (const char *const *r = reserved; *r; r++)
         if (strlen(*r) == len && memcmp(*r, name, len) == 0)
             return true;
-    return false;
+    return is_numbered(name, len, "context") || is_numbered(name, len, "history");
+}
+
+/* What begins with "_" is not kept, nor shown. */
+static bool is_name(const char *name, size_t len)
+{
+    return len <= NAME_LEN_MAX && cm_name_is_variable(name, len) && name[0] != '_';
 }
 
 struct check {

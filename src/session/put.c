@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/names.h"
 #include "base/utf8.h"
 
 #define BYTES_PER_S (8u << 20) /* that a session takes at the least: JSON is the slowest, at some 20 MiB */
@@ -126,16 +127,12 @@ static void on_done(void *arg, const struct cm_exec_result *res, const struct cm
 
 /* asking */
 
-/* What is no identifier for certain; of letters beyond ASCII the interpreter decides. */
 static int check_name(const char *name, size_t len, struct cm_err *err)
 {
-    bool good = len > 0 && len <= CM_PUT_NAME_MAX && !isdigit((unsigned char)*name) && cm_utf8_valid(name, len);
-
-    for (size_t i = 0; good && i < len; i++)
-        good = isalnum((unsigned char)name[i]) || name[i] == '_' || (unsigned char)name[i] >= 0x80;
-    return good ? 0
-                : cm_err_set(err, CM_ERR_BAD_FIELD, "the name of a variable is an identifier of at most %d bytes",
-                             CM_PUT_NAME_MAX);
+    if (len <= CM_PUT_NAME_MAX && cm_name_is_variable(name, len))
+        return 0;
+    return cm_err_set(err, CM_ERR_BAD_FIELD, "name: must be an identifier of at most %d bytes, and no keyword",
+                      CM_PUT_NAME_MAX);
 }
 
 /* A frame cannot end before its time. */

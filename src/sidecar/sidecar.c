@@ -10,6 +10,8 @@
 #include <utlist.h>
 
 #include "base/clock.h"
+#include "base/names.h"
+#include "base/utf8.h"
 #include "sidecar/internal.h"
 
 #define PING_TIMEOUT_S   2.0
@@ -17,6 +19,7 @@
 #define PUT_IDLE_S       120.0
 #define FIRST_BACKOFF_MS 50.0
 #define LAST_BACKOFF_MS  5000.0
+#define VARIABLE_MAX     200 /* bytes of its name */
 
 /* Requests */
 
@@ -306,12 +309,12 @@ void cm_sidecar_delete(struct cm_sidecar *s, const char *id)
         cm_sidecar_op_free(op);
 }
 
-static bool is_identifier(const char *name)
+/* Of ASCII: it stands in the URL as it is. */
+static bool is_name(const char *name)
 {
     size_t len = strlen(name);
 
-    return len > 0 && len <= 200 && strspn(name, "0123456789") == 0 &&
-           strspn(name, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz") == len;
+    return len <= VARIABLE_MAX && cm_name_is_variable(name, len) && cm_utf8_count(name, len) == len;
 }
 
 int cm_sidecar_put(struct cm_sidecar *s, const char *session, const struct cm_variable *v,
@@ -322,7 +325,7 @@ int cm_sidecar_put(struct cm_sidecar *s, const char *session, const struct cm_va
                                         [CM_VARIABLE_JSON] = "application/json",
                                         [CM_VARIABLE_BYTES] = "application/octet-stream"};
 
-    if (!cm_sidecar_is_id(session) || !v->name || !is_identifier(v->name))
+    if (!cm_sidecar_is_id(session) || !v->name || !is_name(v->name))
         return cm_err_set(err, CM_ERR_BAD_FIELD, "a variable needs a session and a name of letters, digits and _");
     struct cm_sidecar_op *op = cm_sidecar_op_new(s, PUT, "PUT", err);
     if (!op)

@@ -42,7 +42,7 @@ void cm_sidecar_cancel(struct cm_sidecar_op *op);
 enum cm_variable_kind { CM_VARIABLE_TEXT, CM_VARIABLE_JSON, CM_VARIABLE_BYTES };
 
 struct cm_variable {
-    const char *name; /* an identifier */
+    const char *name; /* an identifier of ASCII */
     enum cm_variable_kind kind;
     const char *data; /* or NULL, and: */
     int fd; /* read from `offset` as it is sent; the caller's until `done` */

@@ -33,6 +33,7 @@ ENDS = {
     "FINAL_VAR of this reply's block": (Reply(BLOCK.format("total = 6 * 7") + "FINAL_VAR(total)"), "42"),
     "FINAL_VAR in double quotes": (Reply(BLOCK.format("total = 6 * 7") + 'FINAL_VAR("total")'), "42"),
     "FINAL_VAR in quotes": (Reply(BLOCK.format("total = 6 * 7") + "FINAL_VAR('total')"), "42"),
+    "FINAL_VAR of another alphabet": (Reply(BLOCK.format("größe = 42") + "FINAL_VAR(größe)"), "42"),
     "FINAL_VAR of text": (Reply(BLOCK.format("text = 'a) b'") + "FINAL_VAR(text)"), "a) b"),
 }
 
@@ -42,6 +43,9 @@ GOES_ON = {
     "FINAL within a line": Reply("I will say FINAL(wrong) later."),
     "FINAL in a text of the code": repl("text = '''\nFINAL(wrong)\n'''"),
     "FINAL_VAR of nothing": final_var("never_bound"),
+    "FINAL_VAR of a keyword": final_var("None"),
+    "FINAL_VAR of no letter": final_var("\u2026"),
+    "FINAL_VAR in quotes of print": final_var("\u201cnever_bound\u201d"),
     "FINAL_VAR called with no variable": repl("FINAL_VAR('never_bound')"),
     "answer not ready": repl("answer['content'] = 'wrong'"),
     "answer that is no dict": repl("answer = ('wrong', True)"),

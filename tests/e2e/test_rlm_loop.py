@@ -159,7 +159,7 @@ def test_custom_tools(rlm, models):
         assert name in models.requests[0].system
 
 
-@pytest.mark.parametrize("name", ["llm_query", "rlm_query_batched", "SHOW_VARS", "answer", "context", "history"])
+@pytest.mark.parametrize("name", ["llm_query", "rlm_query_batched", "SHOW_VARS", "answer", "context", "history", "context_0", "class"])
 def test_reserved_names_cannot_be_tools(rlm, name):
     assert name in rlm.refuses(custom_tools={name: 1})
 

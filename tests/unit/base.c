@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/names.h"
 #include "base/random.h"
 #include "base/url.h"
 #include "base/utf8.h"
@@ -125,6 +126,27 @@ static void utf8_replaces_bad_bytes(void **state)
     }
 }
 
+static void names_of_variables(void **state)
+{
+    static const char *const good[] = {"_",        "a",     "Z9_",  "na\xc3\xafve", "\xe6\x95\xb0",
+                                       "__init__", "match", "none", "iff",          "i"};
+    static const char *const bad[] = {"",  "1", "9a", "a b",  "a-b",   "a.b",          "a\n", " a",   "a\x7f", "@",
+                                      "[", "`", "{",  "\xc3", "a\xff", "\xed\xa0\x80", "if",  "None", "yield"};
+    (void)state;
+
+    for (size_t i = 0; i < CM_COUNT_OF(good); i++)
+        if (!cm_name_is_variable(good[i], strlen(good[i])))
+            fail_msg("refused: %s", good[i]);
+    for (size_t i = 0; i < CM_COUNT_OF(bad); i++)
+        if (cm_name_is_variable(bad[i], strlen(bad[i])))
+            fail_msg("taken: %s", bad[i]);
+    assert_false(cm_name_is_variable("a\0b", 3));
+    assert_true(cm_name_is_variable("if", 1));
+    for (int c = 0; c < 128; c++)
+        assert_int_equal(cm_name_has((char)c),
+                         strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz0123456789", c) && c);
+}
+
 static void utf8_counts_characters(void **state)
 {
     static const char *const characters[] = {"a", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\x7f"};
@@ -201,15 +223,11 @@ static void clock_and_random(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(err_table_and_words),
-        cmocka_unit_test(err_wrap_cuts_what_does_not_fit),
-        cmocka_unit_test(buf_keeps_its_maximum),
-        cmocka_unit_test(buf_reserve_and_commit),
-        cmocka_unit_test(utf8_replaces_bad_bytes),
-        cmocka_unit_test(utf8_finds_cut_characters),
-        cmocka_unit_test(utf8_counts_characters),
-        cmocka_unit_test(clock_and_random),
-        cmocka_unit_test(urls_are_shown_without_secrets),
+        cmocka_unit_test(err_table_and_words),     cmocka_unit_test(err_wrap_cuts_what_does_not_fit),
+        cmocka_unit_test(buf_keeps_its_maximum),   cmocka_unit_test(buf_reserve_and_commit),
+        cmocka_unit_test(utf8_replaces_bad_bytes), cmocka_unit_test(utf8_finds_cut_characters),
+        cmocka_unit_test(names_of_variables),      cmocka_unit_test(utf8_counts_characters),
+        cmocka_unit_test(clock_and_random),        cmocka_unit_test(urls_are_shown_without_secrets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,8 @@
 #include <glob.h>
 #include <sys/mman.h>
 
+#include "rlm/internal.h"
+
 /* Finishes */
 
 static void answers_from_a_block(void **state)
@@ -198,6 +200,49 @@ static void refuses_what_cannot_be(void **state)
     REFUSED(q.custom_tools = "{\"a b\": 1}", "a b")
     REFUSED(q.custom_tools = "{\"_x\": 1}", "_x")
     nothing_left(0);
+}
+
+struct names {
+    const char *says; /* what a refusal has in it; NULL: it is none */
+    size_t count;
+};
+
+static bool check_name(void *arg, struct cm_json_value *value)
+{
+    struct names *n = arg;
+    struct cm_buf tools;
+    struct cm_err err = {0};
+
+    cm_buf_init(&tools, 1000);
+    assert_int_equal(cm_buf_printf(&tools, "{%.*s: 1}", (int)value->len, value->raw), 0);
+    int rc = cm_preface_check_tools(cm_buf_data(&tools), "custom_tools", &err);
+    if (rc != (n->says ? CM_ERR_BAD_FIELD : 0) || (n->says && !strstr(err.text, n->says)))
+        fail_msg("%s: %s", cm_buf_data(&tools), err.text);
+    cm_buf_done(&tools);
+    n->count++;
+    return true;
+}
+
+static void knows_names_of_tools(void **state)
+{
+    struct cm_json_member m[] = {{.name = "good"}, {.name = "taken"}, {.name = "bad"}};
+    static const char *const says[] = {NULL, "a name of the session's own", "no name for a tool"};
+    struct names n = {0};
+    char path[4096], json[8192];
+
+    (void)state;
+    snprintf(path, sizeof path, "%s/cases/names.json", getenv("CM_RLM"));
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    ssize_t len = read(fd, json, sizeof json);
+    close(fd);
+    assert_true(len > 0 && (size_t)len < sizeof json);
+    assert_int_equal(cm_json_object(json, (size_t)len, m, 3, NULL), 0);
+    for (size_t i = 0; i < 3; i++) {
+        n.says = says[i];
+        cm_json_elements(&m[i].value, check_name, &n);
+    }
+    assert_true(n.count >= 60);
 }
 
 static void custom_tools_are_told_of(void **state)
@@ -616,6 +661,7 @@ int main(void)
         TEST(thoughts_are_not_sent_back),
         TEST(sends_contexts),
         TEST(refuses_what_cannot_be),
+        cmocka_unit_test(knows_names_of_tools),
         TEST(custom_tools_are_told_of),
         TEST(a_system_prompt_takes_the_place_of_ours),
         TEST(queries_models),

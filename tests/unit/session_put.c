@@ -407,7 +407,6 @@ static const struct {
     {"t", CM_PUT_JSON, "", "not JSON"},
     {"t", CM_PUT_JSON, "[1] 2", "not JSON"},
     {"t", CM_PUT_JSON, "\"\xff\"", "offset 1"},
-    {"class", CM_PUT_TEXT, "abc", "no name of a variable"},
     {"a\xe2\x82\xac", CM_PUT_TEXT, "abc", "no name of a variable"},
 };
 

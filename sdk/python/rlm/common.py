@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import json
+import keyword
 import pathlib
 import re
 from typing import Any, Dict, Mapping, Optional
@@ -43,6 +44,11 @@ def fill(template: str, /, **values: Any) -> str:
 
 def filled(name: str, /, **values: Any) -> str:
     return fill(prompt(name), **values)
+
+
+def is_variable(name: str) -> bool:
+    """Whether a variable can be called this."""
+    return name.isidentifier() and not keyword.iskeyword(name)
 
 
 def shown(url: str) -> str:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, List, NamedTuple, Optional
 
-from .common import text
+from .common import is_variable, text
 
 #: Characters of one block's output that a model sees, and how many of them are its beginning where some are dropped.
 OUTPUT_LIMIT, OUTPUT_HEAD = 20_000, 16_000
@@ -110,7 +110,7 @@ def _final(reply: str, lines: List[_FinalLine], fences: List[int]) -> Optional[F
         if line.variable:
             found = _VARIABLE.match(reply, line.begin)
             name = found.group(1).strip("\"'` \t") if found else ""
-            if name.isidentifier():
+            if is_variable(name):
                 return Final(variable=name)
     for line in lines:
         if not line.variable:

@@ -6,13 +6,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import keyword
+import re
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-#: Names that a session has already.
-RESERVED = frozenset(
-    "llm_query llm_query_batched rlm_query rlm_query_batched SHOW_VARS FINAL FINAL_VAR answer context history tools".split()
+from .common import is_variable
+
+#: Names that a session has already, and those that it does not keep.
+_RESERVED = re.compile(
+    r"_.*|(llm_query|rlm_query)(_batched)?|SHOW_VARS|FINAL|FINAL_VAR|answer|(context|history)(_[0-9]+)?", re.DOTALL
 )
 
 
@@ -55,9 +57,9 @@ def read_tools(custom: Optional[Mapping[str, Any]]) -> Tools:
     ValueError for a name that is taken or is none, TypeError for a value without a JSON form."""
     tools = Tools()
     for name, entry in (custom or {}).items():
-        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        if not isinstance(name, str) or not is_variable(name):
             raise ValueError(f"custom tool {name!r}: its name is no identifier")
-        if name in RESERVED or name.startswith(("_", "context_", "history_")):
+        if _RESERVED.fullmatch(name):
             raise ValueError(f"custom tool {name!r}: the name is reserved")
         described = isinstance(entry, Mapping) and ("tool" in entry or "code" in entry) and set(entry) <= {"tool", "code", "description"}
         about = str(entry.get("description") or "") if described else ""

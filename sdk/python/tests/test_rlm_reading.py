@@ -2,16 +2,19 @@
 """How replies are read and outputs are told, by the cases that the service's tests read as well."""
 
 import json
+import keyword
 import pathlib
 
 import pytest
 
 from rlm import common
 from rlm.reading import block_output, outputs_message, read_reply
+from rlm.tools import read_tools
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "rlm"
 REPLIES = json.loads((SHARED / "cases/replies.json").read_text(encoding="utf-8"))
 OUTPUTS = json.loads((SHARED / "cases/outputs.json").read_text(encoding="utf-8"))
+NAMES = json.loads((SHARED / "cases/names.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("case", REPLIES, ids=lambda case: case["name"])
@@ -42,3 +45,11 @@ def test_an_output(case):
         for block in case["blocks"]
     ]
     assert outputs_message(outputs) == joined(case["message"])
+
+
+def test_names_of_tools():
+    assert list(read_tools(dict.fromkeys(NAMES["good"], 1)).variables) == NAMES["good"]
+    for name in NAMES["taken"] + NAMES["bad"]:
+        with pytest.raises(ValueError):
+            read_tools({name: 1})
+    assert set(keyword.kwlist) <= set(NAMES["bad"])

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 
 #include "base/fd.h"
-#include "base/utf8.h"
+#include "base/names.h"
 #include "front/http/internal.h"
 #include "wire/json.h"
 
@@ -61,8 +61,9 @@ static int read_name(const char *path, struct put *p, struct cm_err *err)
         path += low < 0 ? 1 : 3;
     }
     p->name_len = n;
-    if (n == 0 || *path || memchr(p->name, '\0', n) || !cm_utf8_valid(p->name, n))
-        return cm_err_set(err, CM_ERR_BAD_FIELD, "name: is no identifier of up to %d bytes", CM_PUT_NAME_MAX);
+    if (*path || !cm_name_is_variable(p->name, n))
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "name: must be an identifier of at most %d bytes, and no keyword",
+                          CM_PUT_NAME_MAX);
     return 0;
 }
 
