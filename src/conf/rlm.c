@@ -82,6 +82,17 @@ static int check_url(const char *setting, const char *url, struct cm_err *err)
     return cm_err_set(err, CM_ERR_CONFIG, "%s: must be a URL such as http://localhost:8080", setting);
 }
 
+static int check_caps(const struct cm_rlm_conf *c, struct cm_err *err)
+{
+#define CM_RLM_LIMIT(id, name, member, min, max, whole, above, def, def_key, cap, cap_key)                             \
+    if (c->cap != 0 && c->def > c->cap)                                                                                \
+        return cm_err_set(err, CM_ERR_CONFIG, "%s: %.12g is above %s, which is %.12g", def_key, (double)c->def,        \
+                          cap_key, (double)c->cap);
+#include "rlm_limits.def"
+#undef CM_RLM_LIMIT
+    return 0;
+}
+
 static int check(const void *conf, struct cm_err *err)
 {
     const struct cm_rlm_conf *c = conf;
@@ -89,7 +100,7 @@ static int check(const void *conf, struct cm_err *err)
 
     if (strcmp(c->llm_api, "auto") != 0 && strcmp(c->llm_api, "openai") != 0 && strcmp(c->llm_api, "anthropic") != 0)
         return cm_err_set(err, CM_ERR_CONFIG, "LLM_API: \"%.20s\" is not one of openai, anthropic, auto", c->llm_api);
-    if ((rc = check_url("LLM_BASE_URL", c->llm_base_url, err)) < 0 ||
+    if ((rc = check_caps(c, err)) < 0 || (rc = check_url("LLM_BASE_URL", c->llm_base_url, err)) < 0 ||
         (rc = check_url("LLM_RECURSIVE_BASE_URL", c->llm_recursive_base_url, err)) < 0)
         return rc;
     return check_url("WASM_MANAGER_SERVICE_URL", c->wasm_manager_service_url, err);

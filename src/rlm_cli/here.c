@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "front/rlm/ask.h"
 #include "front/rlm/models.h"
 #include "rlm_cli/cli.h"
 #include "rlm_cli/complete.h"
@@ -52,17 +53,9 @@ static void start(struct completion *c)
     struct cm_rlm_request req = {
         .query = c->query,
         .context = c->context,
-        .limits = {.max_depth = s->max_depth,
-                   .max_iterations = s->max_iterations,
-                   .max_errors = s->max_run_errors,
-                   .max_concurrent_subcalls = s->max_concurrent_subcalls,
-                   .max_tokens = s->max_run_tokens,
-                   .max_budget = s->max_run_budget,
-                   .max_timeout_s = s->max_run_time,
-                   .execution_timeout_s = s->execution_timeout,
-                   .session_memory = s->session_memory},
     };
 
+    cm_ask_limits(s, &req.limits);
     cm_rlm_core_local_model(h->core, &local);
     cm_models_fill(s, &local, NULL, NULL, 0, space, &req);
     c->context.fd = -1; /* the engine's */

@@ -158,6 +158,22 @@ static void shows_no_secret(void **state)
     free(text);
 }
 
+/* What holds where nobody asks cannot be more than anybody may ask for. */
+static void a_default_is_within_its_cap(void **state)
+{
+    static struct cm_rlm_conf c;
+    char *const above[] = {"--max-concurrent-subcalls-cap=3"}, *const at[] = {"--max-concurrent-subcalls-cap=4"};
+    char *const sum[] = {"--max-budget=2.5", "--max-budget-cap=2.4"};
+    struct cm_err err;
+
+    (void)state;
+    assert_int_equal(cm_rlm_conf_load(1, at, &c, &err), 0);
+    assert_int_equal(cm_rlm_conf_load(1, above, &c, &err), CM_ERR_CONFIG);
+    assert_string_equal(err.text, "MAX_CONCURRENT_SUBCALLS: 4 is above MAX_CONCURRENT_SUBCALLS_CAP, which is 3");
+    assert_int_equal(cm_rlm_conf_load(2, sum, &c, &err), CM_ERR_CONFIG);
+    assert_string_equal(err.text, "RLM_MAX_BUDGET: 2.5 is above RLM_MAX_BUDGET_CAP, which is 2.4");
+}
+
 static void reload_takes_what_it_can(void **state)
 {
     static struct cm_rlm_conf c;
@@ -183,9 +199,13 @@ static void reload_takes_what_it_can(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(has_good_defaults),     cmocka_unit_test(reads_the_config_map),
-        cmocka_unit_test(refuses_what_is_wrong), cmocka_unit_test(reads_keys_from_files),
-        cmocka_unit_test(shows_no_secret),       cmocka_unit_test(reload_takes_what_it_can),
+        cmocka_unit_test(has_good_defaults),
+        cmocka_unit_test(reads_the_config_map),
+        cmocka_unit_test(refuses_what_is_wrong),
+        cmocka_unit_test(reads_keys_from_files),
+        cmocka_unit_test(shows_no_secret),
+        cmocka_unit_test(reload_takes_what_it_can),
+        cmocka_unit_test(a_default_is_within_its_cap),
     };
 
     return cmocka_run_group_tests_name("conf_rlm", tests, empty_folder, leave_folder);

@@ -187,6 +187,59 @@ static void refuses_a_request(void **state)
     }
 }
 
+/* Each cap at its edge: as much is taken, more is refused with all that there is to know, and times are cut. */
+static void limits_have_caps(void **state)
+{
+    static const struct {
+        const char *members, *says; /* "": it is taken */
+    } cases[] = {
+        {"\"max_depth\":3", ""},
+        {"\"max_depth\":4", "max_depth: 4 is above the server's cap of 3; ask for less, or start the server with a "
+                            "higher MAX_DEPTH_CAP"},
+        {"\"max_iterations\":30", ""},
+        {"\"max_iterations\":31", "max_iterations: 31 is above the server's cap of 30"},
+        {"\"max_errors\":5", ""},
+        {"\"max_errors\":6", "higher RLM_MAX_ERRORS_CAP"},
+        {"\"max_errors\":0", "max_errors: 0, no limit, is above the server's cap of 5"},
+        {"\"max_concurrent_subcalls\":8", ""},
+        {"\"max_concurrent_subcalls\":9", "higher MAX_CONCURRENT_SUBCALLS_CAP"},
+        {"\"max_tokens\":1000000", ""},
+        {"\"max_tokens\":1000001", "max_tokens: 1000001 is above the server's cap of 1000000"},
+        {"\"max_tokens\":0", "no limit"},
+        {"\"max_budget\":2.5", ""},
+        {"\"max_budget\":2.501", "max_budget: 2.501 is above the server's cap of 2.5"},
+        {"\"max_budget\":0", "no limit"},
+        {"\"max_budget\":null", ""},
+        {"\"max_timeout\":0,\"execution_timeout\":60.5", ""},
+        {"\"max_timeout\":60.5", ""},
+    };
+    char *const argv[] = {"--max-depth-cap=3",    "--max-iterations-cap=30",         "--max-errors-cap=5",
+                          "--max-budget-cap=2.5", "--max-concurrent-subcalls-cap=8", "--max-tokens-cap=1000000",
+                          "--max-timeout-cap=60", "--execution-timeout-cap=50"};
+    static const char chat[] = "\"messages\":[{\"role\":\"user\",\"content\":\"q\"}]";
+    static struct cm_rlm_conf capped;
+    char json[200];
+
+    (void)state;
+    assert_int_equal(cm_rlm_conf_load(8, argv, &capped, NULL), 0);
+    for (size_t i = 0; i < 2 * CM_COUNT_OF(cases); i++) {
+        const char *says = cases[i / 2].says;
+        struct cm_ask a;
+        struct cm_err err = {0};
+        snprintf(json, sizeof json, "{%s,%s}", i % 2 ? "\"query\":\"q\"" : chat, cases[i / 2].members);
+        if (i % 2 == 0 && strstr(json, "max_tokens")) /* there it is about the answer */
+            says = strstr(json, ":0}") ? "max_tokens: must be" : "";
+        cm_ask_init(&a, i % 2 ? CM_ASK_RUN : CM_ASK_CHAT, &capped, strdup(json), strlen(json));
+        int rc = cm_ask_read(&a, &err);
+        if (rc != (*says ? CM_ERR_BAD_FIELD : 0) || !strstr(err.text, says))
+            fail_msg("%s: %d \"%s\"", json, rc, err.text);
+        assert_true(a.req.limits.max_timeout_s == 60); /* cut, and where nobody has said a time */
+        assert_true(a.req.limits.execution_timeout_s == (strstr(json, "execution_timeout") ? 50 : 30));
+        assert_true(a.req.limits.max_budget == 2.5);
+        cm_ask_done(&a);
+    }
+}
+
 static void reads_a_chat(void **state)
 {
     struct cm_ask a;
@@ -604,6 +657,7 @@ int main(void)
         cmocka_unit_test(reads_a_request),
         cmocka_unit_test(a_large_context_goes_to_a_file),
         cmocka_unit_test(refuses_a_request),
+        cmocka_unit_test(limits_have_caps),
         cmocka_unit_test(reads_a_chat),
         cmocka_unit_test(a_key_goes_where_it_belongs),
         cmocka_unit_test(events_are_bounded),

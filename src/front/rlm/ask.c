@@ -159,15 +159,6 @@ static int take_number(struct reader *r, int m, double least, double most, bool 
     return bad(r, m, wants);
 }
 
-static int take_unsigned(struct reader *r, int m, double least, double most, unsigned *ret)
-{
-    double n = *ret;
-    int rc = take_number(r, m, least, most, true, &n);
-
-    *ret = (unsigned)n;
-    return rc;
-}
-
 static int take_bool(struct reader *r, int m, bool *ret)
 {
     if (!is_given(r, m))
@@ -427,7 +418,6 @@ static int read_chat(struct reader *r)
 static int read_run(struct reader *r)
 {
     struct cm_ask *a = r->ask;
-    double tokens = (double)a->req.limits.max_tokens;
     int rc;
 
     if ((rc = take_text(r, QUERY, &a->req.query)) < 0)
@@ -435,27 +425,64 @@ static int read_run(struct reader *r)
     if (!a->req.query || !*a->req.query)
         return cm_err_set(r->err, CM_ERR_BAD_REQUEST, "Query is required");
     if ((rc = take_name(r, CONTEXT_ID, &a->context_id)) < 0 ||
-        (rc = take_name(r, CONVERSATION_ID, &a->conversation_id)) < 0 || (rc = take_context(r)) < 0 ||
-        (rc = take_number(r, MAX_TOKENS, 0, 1e15, true, &tokens)) < 0 ||
-        (rc = take_object(r, SAMPLING, &a->sampling)) < 0)
+        (rc = take_name(r, CONVERSATION_ID, &a->conversation_id)) < 0 || (rc = take_context(r)) < 0)
         return rc;
-    a->req.limits.max_tokens = (uint64_t)tokens;
-    return 0;
+    return take_object(r, SAMPLING, &a->sampling);
 }
+
+struct bound {
+    int member; /* of the request */
+    bool whole, cut;
+    double least, most;
+    const char *cap_key;
+};
+
+static int check_cap(const struct reader *r, const struct bound *b, double cap, double *n)
+{
+    bool any = *n == 0 && b->least == 0;
+
+    if (cap == 0 || (*n <= cap && !any))
+        return 0;
+    if (b->cut) {
+        *n = cap;
+        return 0;
+    }
+    return cm_err_set(r->err, CM_ERR_BAD_FIELD,
+                      "%s: %.12g%s is above the server's cap of %.12g; ask for less, or start "
+                      "the server with a higher %s",
+                      names[b->member], *n, any ? ", no limit," : "", cap, b->cap_key);
+}
+
+static int take_limit(struct reader *r, const struct bound *b, double cap, double *ret)
+{
+    double n = *ret;
+    int rc = take_number(r, b->member, b->least, b->most, b->whole, &n);
+
+    if (rc == 0 && is_given(r, b->member))
+        rc = check_cap(r, b, cap, &n);
+    if (rc == 0)
+        *ret = n;
+    return rc;
+}
+
+#define REFUSED false
+#define CUT     true
 
 static int read_limits(struct reader *r)
 {
     struct cm_rlm_limits *l = &r->ask->req.limits;
-    int rc;
+    double n;
+    int rc = 0;
 
-    if ((rc = take_unsigned(r, MAX_DEPTH, 1, 16, &l->max_depth)) < 0 ||
-        (rc = take_unsigned(r, MAX_ITERATIONS, 1, 1000, &l->max_iterations)) < 0 ||
-        (rc = take_unsigned(r, MAX_ERRORS, 0, 1000, &l->max_errors)) < 0 ||
-        (rc = take_unsigned(r, MAX_CONCURRENT_SUBCALLS, 1, 64, &l->max_concurrent_subcalls)) < 0 ||
-        (rc = take_number(r, MAX_TIMEOUT, 0, 604800, false, &l->max_timeout_s)) < 0 ||
-        (rc = take_number(r, MAX_BUDGET, 0, 1e6, false, &l->max_budget)) < 0)
-        return rc;
-    return take_number(r, EXECUTION_TIMEOUT, 0.1, 3600, false, &l->execution_timeout_s);
+#define CM_RLM_LIMIT(id, name, member, min, max, whole, above, def, def_key, cap, cap_key)                             \
+    if (rc == 0 && !(id == MAX_TOKENS && r->ask->shape == CM_ASK_CHAT)) { /* there it is about the answer */           \
+        n = (double)l->member;                                                                                         \
+        rc = take_limit(r, &(struct bound){id, whole, above, min, max, cap_key}, r->ask->caps[CM_ASK_##id], &n);       \
+        l->member = (__typeof__(l->member))n;                                                                          \
+    }
+#include "rlm_limits.def"
+#undef CM_RLM_LIMIT
+    return rc;
 }
 
 static int read_options(struct reader *r)
@@ -501,20 +528,23 @@ int cm_ask_read(struct cm_ask *a, struct cm_err *err)
     return 0;
 }
 
+void cm_ask_limits(const struct cm_rlm_conf *c, struct cm_rlm_limits *ret)
+{
+    *ret = (struct cm_rlm_limits){.session_memory = c->session_memory};
+#define CM_RLM_LIMIT(id, name, member, min, max, whole, above, def, def_key, cap, cap_key)                             \
+    ret->member = (min) == 0 && c->def == 0 ? c->cap : c->def;
+#include "rlm_limits.def"
+#undef CM_RLM_LIMIT
+}
+
 void cm_ask_init(struct cm_ask *a, enum cm_ask_shape shape, const struct cm_rlm_conf *c, char *body, size_t len)
 {
     *a = (struct cm_ask){.shape = shape, .body = body, .len = len, .req.context.fd = -1};
-    a->req.limits = (struct cm_rlm_limits){
-        .max_depth = c->max_depth,
-        .max_iterations = c->max_iterations,
-        .max_errors = c->max_run_errors,
-        .max_concurrent_subcalls = c->max_concurrent_subcalls,
-        .max_tokens = c->max_run_tokens,
-        .max_budget = c->max_run_budget,
-        .max_timeout_s = c->max_run_time,
-        .execution_timeout_s = c->execution_timeout,
-        .session_memory = c->session_memory,
-    };
+    cm_ask_limits(c, &a->req.limits);
+#define CM_RLM_LIMIT(id, name, member, min, max, whole, above, def, def_key, cap, cap_key)                             \
+    a->caps[CM_ASK_##id] = c->cap;
+#include "rlm_limits.def"
+#undef CM_RLM_LIMIT
 }
 
 void cm_ask_done(struct cm_ask *a)

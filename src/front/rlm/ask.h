@@ -12,6 +12,13 @@
 
 struct cm_rlm_conf;
 
+enum cm_ask_limit {
+#define CM_RLM_LIMIT(id, name, member, min, max, whole, above, def, def_key, cap, cap_key) CM_ASK_##id,
+#include "rlm_limits.def"
+#undef CM_RLM_LIMIT
+    CM_ASK_LIMITS
+};
+
 enum cm_ask_shape {
     CM_ASK_RUN, /* of /infer and /runs */
     CM_ASK_CHAT, /* of /v1/chat/completions */
@@ -24,6 +31,7 @@ struct cm_ask {
     char *body; /* owned; all texts are in it */
     size_t len;
     struct cm_rlm_request req; /* without models; its context's descriptor is ours until it is taken */
+    double caps[CM_ASK_LIMITS]; /* the most that it may name; 0: any number */
     const char *model; /* NULL: the settings' */
     const char *recursive[CM_RLM_MODELS_MAX - 1];
     unsigned recursive_count;
@@ -36,7 +44,9 @@ struct cm_ask {
     uint64_t answer_tokens; /* 0: any number */
 };
 
-/* Takes the body, from malloc(), in any case. The settings' limits are those of a request that names none. */
+/* The limits of a run that names none. */
+void cm_ask_limits(const struct cm_rlm_conf *conf, struct cm_rlm_limits *ret);
+/* Takes the body, from malloc(), in any case. */
 void cm_ask_init(struct cm_ask *a, enum cm_ask_shape shape, const struct cm_rlm_conf *conf, char *body, size_t len);
 /* Reads it. Touches nothing else, so that a thread may do it. CM_ERR_BAD_JSON, CM_ERR_BAD_REQUEST, CM_ERR_BAD_FIELD with the
  * field, ... */
