@@ -161,6 +161,17 @@ static void put_metadata(struct event *e, const struct cm_node *n)
     put_words(e, "prompts", "v1");
 }
 
+/* A copy: the event goes on. */
+static void write_metadata(struct cm_trajectory *file, struct cm_buf *json)
+{
+    struct cm_buf line;
+
+    cm_buf_init(&line, json->len + 1);
+    cm_buf_append(&line, cm_buf_data(json), json->len);
+    cm_trajectory_line(file, &line);
+    cm_buf_done(&line);
+}
+
 void cm_event_metadata(struct cm_node *n)
 {
     struct event e;
@@ -180,7 +191,7 @@ void cm_event_metadata(struct cm_node *n)
     put_count(&e, "depth", n->depth);
     put_metadata(&e, n);
     if (e.rc == 0 && n->run->file && !n->slot && cm_buf_append(&e.json, "}", 1) == 0) {
-        cm_trajectory_line(n->run->file, cm_buf_data(&e.json), e.json.len);
+        write_metadata(n->run->file, &e.json);
         e.json.len--;
     }
     say(&e, n);
@@ -416,7 +427,7 @@ static void write_iteration(struct cm_node *n)
     put_iteration(&e, n, CM_FILE);
     put(&e, "}", 1);
     if (e.rc == 0 && !n->slot)
-        cm_trajectory_line(n->run->file, cm_buf_data(&e.json), e.json.len);
+        cm_trajectory_line(n->run->file, &e.json);
     else if (e.rc == 0 && e.json.len + 1 <= n->log.max - n->log.len &&
              (n->log.len == 0 || cm_buf_append(&n->log, ",", 1) == 0))
         cm_buf_append(&n->log, cm_buf_data(&e.json), e.json.len);

@@ -17,6 +17,7 @@
 #include "rlm/parts.h"
 #include "rlm/reply.h"
 #include "rlm/rlm.h"
+#include "rlm/trajectory.h"
 #include "rlm/usage.h"
 #include "sidecar/sidecar.h"
 
@@ -43,7 +44,6 @@ struct cm_batch;
 struct cm_json_value;
 struct cm_node;
 struct cm_slot;
-struct cm_trajectory;
 
 struct cm_rlm {
     struct cm_loop *loop;
@@ -51,7 +51,7 @@ struct cm_rlm {
     struct cm_sidecar *sidecar;
     struct cm_metrics *metrics;
     unsigned runs_max, running;
-    char *log_dir;
+    struct cm_trajectories *files; /* NULL: they are not written */
     struct cm_gate gate;
     struct cm_parts_room room;
     struct cm_rlm_run *runs;
@@ -287,10 +287,5 @@ void cm_event_block(struct cm_node *node);
 void cm_event_iteration(struct cm_node *node);
 void cm_event_compaction(struct cm_node *node, uint64_t before, uint64_t after);
 void cm_event_result(struct cm_node *node, const char *answer, size_t len, const struct cm_err *err);
-
-/* trajectory.c */
-struct cm_trajectory *cm_trajectory_open(const char *dir);
-void cm_trajectory_line(struct cm_trajectory *t, const char *json, size_t len);
-struct cm_trajectory *cm_trajectory_close(struct cm_trajectory *t);
 
 #endif

@@ -35,11 +35,11 @@ struct cm_rlm_config {
     struct cm_metrics *metrics; /* rlm_code_generated_total counts here; or NULL */
     unsigned runs_max; /* at once; further ones are CM_ERR_OVERLOADED */
     unsigned model_calls_max; /* requests to models at once, of all runs; further ones wait */
-    const char *log_dir; /* trajectories go to <log_dir>/rlm_<date>_<8 hex>.jsonl; NULL: nowhere */
+    const char *log_dir; /* trajectories go to <log_dir>/rlm_<date>_<8 hex>.jsonl, soon after; NULL: nowhere */
 };
 
 int cm_rlm_open(struct cm_loop *loop, const struct cm_rlm_config *config, struct cm_rlm **ret, struct cm_err *err);
-/* Cancels all runs without a word. Accepts NULL. */
+/* Cancels all runs without a word, and waits a few seconds for trajectories to be written. Accepts NULL. */
 struct cm_rlm *cm_rlm_free(struct cm_rlm *r);
 unsigned cm_rlm_running(const struct cm_rlm *r);
 

@@ -17,12 +17,14 @@
 #include "rlm/prompts.h"
 #include "wire/json.h"
 
-#define DEPTH_MAX    64
-#define TOOLS_MAX    (4u << 20)
-#define PROMPT_MAX   (16u << 20)
-#define SUBCALLS_MAX 256
-#define LATER_S      1.0 /* that rooms below have beyond a run's time, so that its end has its own reason */
-#define LONGEST_S    (366 * 86400.0)
+#define DEPTH_MAX         64
+#define TOOLS_MAX         (4u << 20)
+#define PROMPT_MAX        (16u << 20)
+#define SUBCALLS_MAX      256
+#define LATER_S           1.0 /* that rooms below have beyond a run's time, so that its end has its own reason */
+#define FILES_WAITING_MAX ((size_t)256 << 20)
+#define FILES_PATIENCE_S  5.0
+#define LONGEST_S         (366 * 86400.0)
 
 /* The engine */
 
@@ -33,9 +35,12 @@ int cm_rlm_open(struct cm_loop *loop, const struct cm_rlm_config *config, struct
     if (rc < 0)
         return rc;
     struct cm_rlm *r = calloc(1, sizeof *r);
-    if (!r || (config->log_dir && !(r->log_dir = strdup(config->log_dir)))) {
-        free(r);
+    if (!r)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for runs");
+    const struct cm_trajectories_config files = {config->log_dir, FILES_WAITING_MAX, config->metrics};
+    if (config->log_dir && (rc = cm_trajectories_open(loop, &files, &r->files, err)) < 0) {
+        free(r);
+        return rc;
     }
     r->loop = loop;
     r->llm = config->llm;
@@ -56,7 +61,7 @@ struct cm_rlm *cm_rlm_free(struct cm_rlm *r)
         cm_run_kill(r->runs);
     while (r->conversations)
         cm_rlm_conversation_free(r->conversations);
-    free(r->log_dir);
+    r->files = cm_trajectories_close(r->files, FILES_PATIENCE_S);
     free(r);
     return NULL;
 }
@@ -366,8 +371,8 @@ static int begin(struct cm_rlm_run *run, const struct cm_rlm_request *req, struc
         return CM_ERR_NO_MEMORY;
     if (take_context(run, &req->context) < 0)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the context");
-    if (r->log_dir)
-        run->file = cm_trajectory_open(r->log_dir);
+    if (r->files)
+        run->file = cm_trajectory_open(r->files);
     return 0;
 }
 

@@ -283,6 +283,7 @@ static void prepare_process(void)
     struct rlimit limit;
 
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file at its limit is a disk that is full */
     signal(SIGHUP, SIG_IGN); /* until there is something to read again */
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* keys of model services stand in our memory */
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {

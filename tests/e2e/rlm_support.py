@@ -234,8 +234,13 @@ class Service(Driver):
                 members[name] = {key: self.tool(value) for key, value in tools.items()}
         return {"query": query, "model": model, "recursive_models": list(recursive_models), **members}
 
+    def written(self):
+        """Files are written beside the runs."""
+        eventually(lambda: self.metric("rlm_trajectory_waiting_bytes") == 0, "the trajectories are written")
+
     def file_of(self, run):
         """The lines of a run's trajectory file; none when it has ended before it could begin."""
+        self.written()
         return next((lines for lines in self.trajectories() if lines and lines[0]["run_id"] == run), [])
 
     @staticmethod
@@ -262,6 +267,7 @@ class Service(Driver):
             assert self.request("DELETE", f"/conversations/{ident}").status_code == 200
 
     def check_after(self):
+        self.written()
         super().check_after()
         assert KEY not in self.log_text(), "the key is in the log"
         assert self.process.poll() is None, f"the service has died:\n{self.log_text()[-4000:]}"

@@ -68,7 +68,7 @@ def test_the_file_says_the_same_and_holds_no_key(rlm, models):
     models.script = root(repl("r = rlm_query('t')\nprint('shown')"), repl(answer("r")), sub=repl(answer("'child'")))
     outcome = rlm.run(max_depth=2)
     (path,) = rlm.folder.glob("*.jsonl")
-    assert re.fullmatch(r"rlm_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}\.jsonl", path.name)
+    assert re.fullmatch(r"rlm_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}\.jsonl", path.name) and path.stat().st_mode & 0o777 == 0o600
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
     check_trajectory(lines)
     assert [line["type"] for line in lines] == ["metadata", "iteration", "iteration"]

@@ -2,10 +2,11 @@
 """What one caller of the RLM service may ask for, and what several leave to one another."""
 
 import contextlib
+import resource
 
 import pytest
 
-from model_server import by_model, final, never
+from model_server import answer, by_model, final, never, repl
 from rlm_support import Service, root
 from support import eventually
 
@@ -69,3 +70,49 @@ def test_no_cap_where_none_is_set(models, tmp_path):
     members = {"max_budget": 0, "max_tokens": 10**12, "max_iterations": 1000, "max_errors": 0, "max_depth": 16, "max_timeout": 604800}
     with serving(models, tmp_path) as service:
         assert service.request("POST", "/infer", json={"query": "q", **members}).json()["answer"] == "done"
+
+
+# --- trajectory files
+
+
+def test_trajectories_are_their_owners(models, tmp_path):
+    """The service makes their folder; neither it nor a file is for others."""
+    folder = tmp_path / "trajectories"
+    models.script = root(repl(answer("1")))
+    with serving(models, folder) as service:
+        run = service.request("POST", "/infer", json={"query": "q"}).json()["run_id"]
+        assert len(service.file_of(run)) == 2
+        (file,) = folder.iterdir()
+        assert folder.stat().st_mode & 0o7777 == 0o700 and file.stat().st_mode & 0o7777 == 0o600
+
+
+def test_a_full_disk(sidecar, models, tmp_path):
+    """Runs go on, what is lost is counted and told of once, what is in a file are whole lines; and with room again, files are whole again."""
+    models.script = lambda request: final("done") if request.turn == 2 else repl("print('x' * 150_000)")
+    service = Service(models, sidecar, tmp_path)
+    try:
+        resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        for _ in range(3):
+            told = service.request("POST", "/infer", json={"query": "q"}).json()
+            assert told["answer"] == "done", told
+        service.written()
+        assert service.metric("rlm_trajectory_lines_lost_total") == 3
+        (line,) = service.logged("trajectory_not_written")
+        assert line["step"] == "write" and line["reason"] == "File too large", line
+        assert sorted(len(lines) for lines in service.trajectories()) == [2, 2, 2]  # the first line and the last turn
+        resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        run = service.request("POST", "/infer", json={"query": "q"}).json()["run_id"]
+        assert len(service.file_of(run)) == 3
+    finally:
+        status = service.close()
+    assert status == 0
+
+
+def test_trajectories_are_whole_at_the_end(models, tmp_path):
+    """SIGTERM behind the last answer: what was said is written before the service ends."""
+    models.script = root(repl("print('x' * 100_000)"), repl(answer("1")))
+    with serving(models, tmp_path) as service:
+        runs = [service.start().id for _ in range(8)]
+        eventually(lambda: service.metric("rlm_runs_running") == 0, "all runs have ended")
+    assert sorted(lines[0]["run_id"] for lines in service.trajectories()) == sorted(runs)
+    assert [len(lines) for lines in service.trajectories()] == [3] * len(runs)

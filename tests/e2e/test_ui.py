@@ -321,6 +321,7 @@ def test_a_trajectory_is_read_from_disk(page, service, tmp_path):
     page.one(".tree-row", "turn 3")
     live = [row[:2] for row in tree(page)]
     file = tmp_path / "a run.jsonl"
+    service.written()
     (kept,) = [path for path in service.folder.glob("*.jsonl") if ident in path.read_text(encoding="utf-8")]
     file.write_bytes(kept.read_bytes())
     page.all("#file")[0].send_keys(str(file))

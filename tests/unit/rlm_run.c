@@ -607,6 +607,7 @@ static void writes_a_trajectory(void **state)
     assert_null(strstr(cm_buf_data(&world.events), "SECRET"));
     assert_non_null(strstr(cm_buf_data(&world.events),
                            ",\"node\":1,\"metadata\":null}")); /* of the call whose run has that number */
+    world.rlm = cm_rlm_free(world.rlm); /* all is written then */
     char *text = only_file(log_dir), *line, *save = NULL;
     assert_null(strstr(text, "SECRET"));
     assert_non_null(strstr(text, "\"base_url\":\"http://model/v1\""));

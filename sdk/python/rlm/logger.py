@@ -22,14 +22,14 @@ class RLMLogger:
     """Keeps what runs have done: ``completion.metadata`` then has ``{"run_metadata", "iterations"}``.
 
     With `log_dir`, each run is also a file ``<file_name>_<date>_<time>_<8 hex digits>.jsonl`` there: the run's metadata in the first line, an
-    iteration in each further one. The folder is made when it is missing. One logger may serve several runs, also at once.
+    iteration in each further one, for its owner only. The folder is made when it is missing. One logger may serve several runs, also at once.
     """
 
     def __init__(self, log_dir: Union[str, "os.PathLike[str]", None] = None, file_name: str = "rlm") -> None:
         self.log_dir = None if log_dir is None else pathlib.Path(log_dir)
         self.file_name = file_name
         if self.log_dir is not None:
-            self.log_dir.mkdir(parents=True, exist_ok=True)
+            self.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._newest: Optional[RunLog] = None
 
@@ -88,10 +88,15 @@ class RunLog:
             return
         line = json.dumps(_shortened(entry), ensure_ascii=False, default=str)
         try:
-            with open(self.path, "a", encoding="utf-8", errors="replace") as file:
+            with open(self.path, "a", encoding="utf-8", errors="replace", opener=_private) as file:
                 file.write(line + "\n")
         except OSError as error:  # a full disk must not end a run
             _log.warning("the trajectory %s misses a line: %s", self.path, error)
+
+
+def _private(path: str, flags: int) -> int:
+    """For its owner only: it holds what was in the context."""
+    return os.open(path, flags, 0o600)
 
 
 def _without_keys(value: Any) -> Any:
