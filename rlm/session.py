@@ -2,7 +2,8 @@
 """The names that code of a run finds in its session, beside `context`.
 
 The service and the Python library make a module `rlm_session` of this file once in each session, then call `install(...)`,
-and after each block `report()`. Code that changes it harms its own run and nobody else.
+and after each block `report()`, whose result is a JSON text: {"final": a text or null, "variables": {name: type}}, or where that
+is long {"key": k}. Code that changes it harms its own run and nobody else.
 
 What leaves the session goes through tools that the caller of the execution answers (`caller_tools`):
 
@@ -10,15 +11,16 @@ What leaves the session goes through tools that the caller of the execution answ
     rlm.llm_query_batched(prompts, model) -> list of text   rlm.rlm_query_batched(prompts, model) -> list of text
     rlm.part(key, text)                   -> null: one more piece of a long text
     rlm.tool(name, args, kwargs)          -> any: a function of the caller's own
-    rlm.report(final, variables)          -> null: what report() has found
 
 A text is itself, or {"key": k} when it was sent in pieces under that key before; each key is used once.
 """
 
+import builtins
 import json
 
 PART = 1 << 20         # characters of one piece
 INLINE = 2 << 20       # characters of all texts of one call that are not sent in pieces
+RESULT = 1000          # bytes of a result that every sidecar lets through
 VARIABLES_MAX = 100    # names in a report
 NAME_MAX = 100         # characters of one
 SIMPLE = (str, int, float, bool, list, dict, tuple, set, bytes, type(None))
@@ -30,7 +32,6 @@ _parts = 0
 
 
 def _tool(name):
-    import builtins
     return builtins.tools['rlm.' + name]
 
 
@@ -176,6 +177,18 @@ def keep(name):
     _kept[name] = _space[name]
 
 
+class _Told(str):
+    """A result that is shown as it is, and that `_` does not keep: it is what the block has made it."""
+
+    def __init__(self, text):
+        self._last = {name: value for name, value in vars(builtins).items() if name == '_'}
+
+    def __repr__(self):
+        vars(builtins).pop('_', None)
+        vars(builtins).update(self._last)
+        return str(self)
+
+
 def report():
     """Tells the caller whether there is an answer and which variables there are, and puts the names back."""
     global _final
@@ -187,4 +200,6 @@ def report():
     if not isinstance(answer, dict) or found:
         _space['answer'] = {'content': '', 'ready': False}
     names = {name[:NAME_MAX]: kind[:NAME_MAX] for name, kind in list(_variables().items())[:VARIABLES_MAX]}
-    _tool('report').run(final=_wire(found)[0] if found else None, variables=names)
+    final = found and (found[0] if len(found[0]) <= RESULT else _send(found[0]))
+    text = _text(json.dumps({'final': final, 'variables': names}, ensure_ascii=False))
+    return _Told(text if len(text.encode()) <= RESULT else json.dumps(_send(text)))

@@ -21,7 +21,7 @@
 
 static const char block_tools[] = "[\"rlm.llm_query\",\"rlm.llm_query_batched\",\"rlm.rlm_query\","
                                   "\"rlm.rlm_query_batched\",\"rlm.part\"]";
-static const char report_tools[] = "[\"rlm.report\",\"rlm.part\"]";
+static const char report_tools[] = "[\"rlm.part\"]";
 
 void cm_node_fail_sidecar(struct cm_node *n, const char *doing, const struct cm_err *err)
 {
@@ -263,6 +263,8 @@ static void on_done(void *arg, const struct cm_sidecar_result *res, const struct
     if (cm_node_over(n))
         return;
     cm_subcalls_drop_all(n);
+    if (res && (n->state == CM_NODE_REPORT || n->state == CM_NODE_LOOKUP))
+        cm_report_take(n, res->result, res->result_len);
     cm_parts_done(&n->parts);
     if (is_lost(n, res))
         return;

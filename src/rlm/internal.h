@@ -245,8 +245,8 @@ void cm_turn_begin(struct cm_node *node);
 void cm_turn_ran(struct cm_node *node);
 void cm_turn_end(struct cm_node *node);
 
-/* report.c: what rlm_session.report() says. 0, or CM_ERR_* when that is nonsense. */
-int cm_report_take(struct cm_node *node, char *arguments, size_t len);
+/* report.c: what rlm_session.report() says. What is nonsense says nothing. */
+void cm_report_take(struct cm_node *node, const char *result, size_t len);
 
 /* conversation.c: the end of its run */
 void cm_conversation_leave(struct cm_rlm_conversation *c, struct cm_node *node);

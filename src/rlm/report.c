@@ -10,7 +10,7 @@
 #include "rlm/subcalls.h"
 #include "wire/json.h"
 
-#define VARIABLES_MAX 100
+#define REPORT_MAX (1u << 20) /* bytes: a hundred names, and a final answer that is a key when it is long */
 
 static bool put_name(void *arg, const char *name, size_t len, const struct cm_json_value *value)
 {
@@ -37,7 +37,7 @@ static void take_variables(struct cm_node *n, const struct cm_json_value *v)
 }
 
 /* An answer of any length is one; what is beyond the limit is left out with a note. */
-static int take_final(struct cm_node *n, struct cm_parts_text *text)
+static void take_final(struct cm_node *n, struct cm_parts_text *text)
 {
     const struct cm_var vars[] = {CM_VAR_NUMBER("limit", CM_ANSWER_BYTES_MAX), {0}};
     cm_autobuf struct cm_buf answer;
@@ -45,30 +45,50 @@ static int take_final(struct cm_node *n, struct cm_parts_text *text)
 
     cm_buf_init(&answer, CM_ANSWER_BYTES_MAX + 4096);
     if (cm_parts_load(text, CM_PARTS_BYTES_MAX) < 0)
-        return CM_ERR_NO_MEMORY;
+        return;
     if (len < text->len)
         len -= cm_utf8_cut_end(text->data, len);
     if (cm_buf_append(&answer, text->data, len) < 0 ||
         (len < text->len && cm_text_put(&answer, CM_TEXT_ANSWER_CUT, vars) < 0))
-        return CM_ERR_NO_MEMORY;
+        return;
     free(n->final);
     n->final = cm_buf_steal(&answer, &n->final_len);
-    return n->final ? 0 : CM_ERR_NO_MEMORY;
 }
 
-int cm_report_take(struct cm_node *n, char *arguments, size_t len)
+static void take(struct cm_node *n, char *report, size_t len)
 {
     struct cm_json_member members[] = {{.name = "final"}, {.name = "variables"}};
     struct cm_parts_text text = {.fd = -1};
 
-    if (cm_json_object(arguments, len, members, 2, NULL) < 0)
-        return CM_ERR_BAD_FIELD;
+    if (cm_json_object(report, len, members, 2, NULL) < 0)
+        return;
     take_variables(n, &members[1].value);
-    if (members[0].value.kind == CM_JSON_NULL || members[0].value.kind == CM_JSON_ABSENT)
-        return 0;
-    int rc = cm_text_take(n, &members[0].value, &text);
-    if (rc == 0)
-        rc = take_final(n, &text);
+    if (cm_text_take(n, &members[0].value, &text) == 0)
+        take_final(n, &text);
     cm_parts_text_done(&text);
-    return rc;
+}
+
+static void take_pieces(struct cm_node *n, struct cm_json_value *key)
+{
+    struct cm_parts_text pieces = {.fd = -1};
+
+    if (cm_text_take(n, key, &pieces) == 0 && cm_parts_load(&pieces, REPORT_MAX) == 0)
+        take(n, pieces.data, (size_t)pieces.len);
+    cm_parts_text_done(&pieces);
+}
+
+/* A long one has come in pieces, and the result is their key. */
+void cm_report_take(struct cm_node *n, const char *result, size_t len)
+{
+    struct cm_parts_text copy = {.fd = -1};
+    struct cm_json_member key = {.name = "key"};
+
+    if (cm_parts_copy(result, len, &copy) == 0 && cm_json_object(copy.data, len, &key, 1, NULL) == 0) {
+        struct cm_json_value whole = {CM_JSON_OBJECT, copy.data, len};
+        if (key.value.kind == CM_JSON_ABSENT)
+            take(n, copy.data, len);
+        else
+            take_pieces(n, &whole);
+    }
+    cm_parts_text_done(&copy);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Calls of a session's functions: sub-queries one by one and in batches, pieces of long texts, reports. */
+/* Calls of a session's functions: sub-queries one by one and in batches, pieces of long texts. */
 #include "rlm/subcalls.h"
 
 #include <stdio.h>
@@ -530,16 +530,6 @@ static void take_part(struct cm_node *n, unsigned number, char *arguments, size_
         fail_call(n, number, text_of(rc), 0);
 }
 
-static void take_report(struct cm_node *n, unsigned number, char *arguments, size_t len)
-{
-    bool asked = n->state == CM_NODE_REPORT || n->state == CM_NODE_LOOKUP;
-
-    if (asked && cm_report_take(n, arguments, len) == 0)
-        cm_sidecar_answer(n->exec, number, "null", 4);
-    else
-        fail_call(n, number, CM_TEXT_BAD_CALL, 0);
-}
-
 void cm_subcalls_call(struct cm_node *n, unsigned number, const char *name, char *arguments, size_t len)
 {
     static const struct {
@@ -562,8 +552,6 @@ void cm_subcalls_call(struct cm_node *n, unsigned number, const char *name, char
         }
     if (strcmp(name, "rlm.part") == 0)
         take_part(n, number, arguments, len);
-    else if (strcmp(name, "rlm.report") == 0)
-        take_report(n, number, arguments, len);
     else
         fail_call(n, number, CM_TEXT_BAD_CALL, 0);
 }

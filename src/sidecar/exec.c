@@ -389,22 +389,18 @@ static void on_done(void *arg, const struct cm_fetch_end *end)
     break_off(x, &x->err);
 }
 
+/* Nobody here looks at the variables of an answer. */
 static int write_limits(struct cm_buf *to, const struct cm_sidecar_code *code)
 {
-    const char *sep = "";
-    int rc = cm_buf_puts(to, ", \"limits\": {");
+    int rc = cm_buf_puts(to, ", \"limits\": {\"locals\": 2");
 
-    if (rc == 0 && code->timeout_s > 0) {
-        rc = cm_buf_printf(to, "\"timeout\": %.3f", fmax(code->timeout_s, 0.01));
-        sep = ", ";
-    }
-    if (rc == 0 && code->output_max > 0) {
-        rc = cm_buf_printf(to, "%s\"output\": %llu", sep, (unsigned long long)code->output_max);
-        sep = ", ";
-    }
+    if (rc == 0 && code->timeout_s > 0)
+        rc = cm_buf_printf(to, ", \"timeout\": %.3f", fmax(code->timeout_s, 0.01));
+    if (rc == 0 && code->output_max > 0)
+        rc = cm_buf_printf(to, ", \"output\": %llu", (unsigned long long)code->output_max);
     if (rc == 0 && code->caller_tools)
-        rc = cm_buf_printf(to, "%s\"tool_calls\": %u, \"tool_argument\": %u, \"tool_result\": %u, \"tool_timeout\": %u",
-                           sep, CALL_COUNT, CALL_BYTES, CALL_BYTES, CALL_TIMEOUT_S);
+        rc = cm_buf_printf(to, ", \"tool_calls\": %u, \"tool_argument\": %u, \"tool_result\": %u, \"tool_timeout\": %u",
+                           CALL_COUNT, CALL_BYTES, CALL_BYTES, CALL_TIMEOUT_S);
     return rc < 0 ? rc : cm_buf_puts(to, "}");
 }
 

@@ -69,7 +69,7 @@ int cm_sidecar_no_answer(const struct cm_fetch_end *end, struct cm_err *err)
     return cm_err_set(err, CM_ERR_SIDECAR, "the sidecar: %s", end->text);
 }
 
-enum member { OUT, ERR, RESULT, ERROR, TYPE, TRACEBACK, STATE, LOCALS, SUCCESS, TIMED_OUT, TIME, MEMBERS };
+enum member { OUT, ERR, RESULT, ERROR, TYPE, TRACEBACK, STATE, SUCCESS, TIMED_OUT, TIME, MEMBERS };
 
 static int wrong(const char *name, struct cm_err *err)
 {
@@ -79,11 +79,11 @@ static int wrong(const char *name, struct cm_err *err)
 int cm_sidecar_read_result(char *json, size_t len, struct cm_sidecar_result *ret, struct cm_err *err)
 {
     struct cm_json_member m[MEMBERS] = {
-        [OUT] = {.name = "stdout"},          [ERR] = {.name = "stderr"},         [RESULT] = {.name = "result"},
-        [ERROR] = {.name = "error"},         [TYPE] = {.name = "error_type"},    [TRACEBACK] = {.name = "traceback"},
-        [STATE] = {.name = "state"},         [LOCALS] = {.name = "locals"},      [SUCCESS] = {.name = "success"},
-        [TIMED_OUT] = {.name = "timed_out"}, [TIME] = {.name = "execution_time"}};
-    struct cm_sidecar_result r = {.locals = "{}", .locals_len = 2};
+        [OUT] = {.name = "stdout"},         [ERR] = {.name = "stderr"},      [RESULT] = {.name = "result"},
+        [ERROR] = {.name = "error"},        [TYPE] = {.name = "error_type"}, [TRACEBACK] = {.name = "traceback"},
+        [STATE] = {.name = "state"},        [SUCCESS] = {.name = "success"}, [TIMED_OUT] = {.name = "timed_out"},
+        [TIME] = {.name = "execution_time"}};
+    struct cm_sidecar_result r = {0};
     size_t unused;
     int rc;
 
@@ -91,8 +91,6 @@ int cm_sidecar_read_result(char *json, size_t len, struct cm_sidecar_result *ret
         return cm_err_set(err, CM_ERR_SIDECAR, "the sidecar's result is no JSON object");
     if (m[SUCCESS].value.kind != CM_JSON_BOOL)
         return wrong("success", err);
-    if (m[LOCALS].value.kind != CM_JSON_OBJECT && m[LOCALS].value.kind != CM_JSON_ABSENT)
-        return wrong("locals", err);
     if ((rc = cm_sidecar_read_text(&m[OUT].value, &r.out, &r.out_len, err)) < 0 ||
         (rc = cm_sidecar_read_text(&m[ERR].value, &r.err, &r.err_len, err)) < 0 ||
         (rc = cm_sidecar_read_text(&m[RESULT].value, &r.result, &r.result_len, err)) < 0 ||
@@ -103,10 +101,6 @@ int cm_sidecar_read_result(char *json, size_t len, struct cm_sidecar_result *ret
         return rc;
     r.success = m[SUCCESS].value.raw[0] == 't';
     r.timed_out = m[TIMED_OUT].value.kind == CM_JSON_BOOL && m[TIMED_OUT].value.raw[0] == 't';
-    if (m[LOCALS].value.kind == CM_JSON_OBJECT) {
-        r.locals = m[LOCALS].value.raw;
-        r.locals_len = m[LOCALS].value.len;
-    }
     if (m[TIME].value.kind == CM_JSON_NUMBER)
         r.seconds = cm_json_number(&m[TIME].value);
     *ret = r;

@@ -68,8 +68,6 @@ struct cm_sidecar_result {
     const char *state; /* "kept", "rolled_back", "lost" */
     const char *out, *err, *result, *error, *error_type, *traceback;
     size_t out_len, err_len, result_len, error_len, traceback_len;
-    const char *locals; /* a JSON object */
-    size_t locals_len;
     double seconds;
 };
 

@@ -11,7 +11,7 @@ from streams import Stream
 from support import ROOT, eventually, running_sidecar
 
 SESSION_SOURCE = (ROOT / "rlm/session.py").read_text()
-RLM_TOOLS = [f"rlm.{name}" for name in ("llm_query", "llm_query_batched", "rlm_query", "rlm_query_batched", "part", "tool", "report")]
+RLM_TOOLS = [f"rlm.{name}" for name in ("llm_query", "llm_query_batched", "rlm_query", "rlm_query_batched", "part", "tool")]
 WIDE = {"tool_argument": 16 << 20, "tool_result": 16 << 20}
 
 
@@ -185,12 +185,19 @@ def rlm(session):
 
 def block(session, code, **tools):
     """One block and its report, as the engine runs them: (stdout, final, variables)."""
-    told = {}
-    answers = {f"rlm.{name}": function for name, function in tools.items()}
-    reply = run(session, code, RLM_TOOLS, WIDE, **answers)
-    report = {"rlm.report": lambda final, variables: told.update(final=final, variables=variables), **answers}
-    run(session, "rlm_session.report()", RLM_TOOLS, WIDE, **report)
-    return reply["stdout"], told["final"], told["variables"]
+    reply = run(session, code, RLM_TOOLS, WIDE, **{f"rlm.{name}": function for name, function in tools.items()})
+    parts = {}
+
+    def part(key, text):
+        parts[key] = parts.get(key, "") + text
+
+    reported = run(session, "rlm_session.report()", ["rlm.part"], WIDE, **{"rlm.part": part})
+    assert len(reported["result"].encode()) <= 1000, "the least that a server's RESULT_LIMIT can be has to be enough"
+    told = json.loads(reported["result"])
+    told = json.loads(parts.pop(told["key"])) if "key" in told else told
+    final = parts.pop(told["final"]["key"]) if isinstance(told["final"], dict) else told["final"]
+    assert not parts
+    return reply["stdout"], final, told["variables"]
 
 
 def test_queries(rlm):
@@ -250,6 +257,21 @@ def test_names_come_back(rlm):
     assert out == "500000 x {'content': '', 'ready': False}\n"
     block(rlm, "tools = 5")  # hides a name, and takes nothing away
     assert block(rlm, "print(llm_query('x'))", llm_query=lambda prompt, model: prompt)[0] == "x\n"
+
+
+@pytest.mark.parametrize("count, name", [(3, "name"), (99, "name"), (200, "name" * 50), (30, "größe")])
+def test_reports_of_variables(rlm, count, name):
+    """A short report is the result of its execution, a long one comes in pieces."""
+    found = block(rlm, "".join(f"{name}{number} = {number}\n" for number in range(count)))[2]
+    assert list(found.items()) == [(f"{name}{number}"[:100], "int") for number in range(count)][:1 if len(name) > 100 else 100]
+
+
+def test_a_report_leaves_the_last_value_alone(rlm):
+    block(rlm, "import builtins; builtins._ = 5")
+    assert block(rlm, "print(_); 'last'")[0] == "5\n"
+    assert block(rlm, "print(_)")[0] == "last\n"
+    block(rlm, "del builtins._")
+    assert block(rlm, "print(hasattr(builtins, '_'))")[0] == "False\n"
 
 
 def test_beside_an_application_s_own():

@@ -219,9 +219,9 @@ static void on_exec_done(void *arg, const struct cm_sidecar_result *res, const s
     assert_true((res == NULL) == (err != NULL));
     w->err = err ? *err : (struct cm_err){0};
     if (res)
-        see(w, "done %s %s out=%.*s err=%.*s result=%s error=%s %s locals=%.*s %.3f", res->success ? "well" : "badly",
-            res->state, (int)res->out_len, res->out, (int)res->err_len, res->err, res->result, res->error,
-            res->error_type, (int)res->locals_len, res->locals, res->seconds);
+        see(w, "done %s %s out=%.*s err=%.*s result=%s error=%s %s %.3f", res->success ? "well" : "badly", res->state,
+            (int)res->out_len, res->out, (int)res->err_len, res->err, res->result, res->error, res->error_type,
+            res->seconds);
     else
         see(w, "failed");
     if (w->abandon_in_done)
@@ -250,9 +250,8 @@ static void run(struct world *w, const char *script)
 #define START "start|data: {\"execution_id\": \"exec-1\"}\n"
 #define RESULT                                                                                                         \
     "result|data: "                                                                                                    \
-    "{\"stdout\":\"a\",\"stderr\":\"\",\"result\":null,\"success\":true,\"state\":\"kept\",\"execution_time\":0.5,"    \
-    "\"locals\":{\"x\":1}}"
-#define WELL "done well kept out=a err= result= error=  locals={\"x\":1} 0.500"
+    "{\"stdout\":\"a\",\"stderr\":\"\",\"result\":null,\"success\":true,\"state\":\"kept\",\"execution_time\":0.5}"
+#define WELL "done well kept out=a err= result= error=  0.500"
 #define CALL "call|data: {\"call\": 3, \"name\": \"rlm.x\", \"arguments\": {\"a\": [1]}}\n"
 
 static void executes(void **state)
@@ -269,12 +268,13 @@ static void executes(void **state)
     assert_non_null(strstr(w.fake.execute_head, "\r\nAccept: text/event-stream\r\n"));
     assert_non_null(strstr(w.fake.execute_head, "\r\nContent-Type: application/json\r\n"));
     assert_non_null(strstr(w.fake.execute_head, "\r\nX-Correlation-ID: run-1\r\n"));
-    assert_non_null(strstr(w.fake.execute_request, "\"limits\": {\"timeout\": 30.000, \"tool_calls\": 100000, "));
+    assert_non_null(
+        strstr(w.fake.execute_request, "\"limits\": {\"locals\": 2, \"timeout\": 30.000, \"tool_calls\": 100000, "));
     assert_non_null(strstr(w.fake.execute_request, "}, \"caller_tools\": [\"rlm.x\"]}"));
     w.abandon_in_done = true;
     run(&w, START "result|data: {\"success\":false,\"state\":\"lost\",\"timed_out\":true,\"error\":\"E: "
                   "\\u00fc\",\"error_type\":\"E\"}");
-    assert_string_equal(w.seen, "done badly lost out= err= result= error=E: \xc3\xbc E locals={} 0.000");
+    assert_string_equal(w.seen, "done badly lost out= err= result= error=E: \xc3\xbc E 0.000");
     run(&w,
         START "error|data: {\"status\":410,\"detail\":\"it is gone\",\"code\":\"session_lost\",\"remediation\":\"\"}");
     assert_int_equal(w.err.code, CM_ERR_SESSION_LOST);
@@ -300,7 +300,6 @@ static void refuses_what_is_no_stream(void **state)
         {START "result|data: {}", "success"},
         {START "result|data: [", "no JSON"},
         {START "result|data: {\"success\":true,\"stdout\":1}", "text"},
-        {START "result|data: {\"success\":true,\"locals\":[]}", "locals"},
         {"start|data: {\"execution_id\": \"../x\"}\n" RESULT, "start"},
         {START START RESULT, "start"},
         {CALL RESULT, "call"},

@@ -35,7 +35,7 @@ from .reading import OUTPUT_LIMIT, Reading, block_output, outputs_message, read_
 from .results import RLMChatCompletion, UsageCounter
 from .sandbox import Sandbox, Session
 from .scope import Scope
-from .subcalls import NODES_MAX, QUERIES, REPORTS, answer_call, is_inline, is_loose
+from .subcalls import NODES_MAX, QUERIES, REPORTS, answer_call, is_inline, is_loose, take_report
 from .tools import Tools
 
 _log = logging.getLogger(__name__)
@@ -558,6 +558,7 @@ class Node:
         """Asks the session for the answer and the names of variables."""
         block.forget_parts()
         result = self._execute(f"{code}\n{_REPORT}" if code else _REPORT, max(self.plan.execution_timeout, 1.0), block)
+        take_report(block, result.get("result"))
         if not result.get("success") and not block.error:
             block.error = text("error", reason=result.get("error"))
         return result
@@ -624,14 +625,13 @@ class _Block:
 
     def record(self) -> Event:
         result = self.result
-        local = {name: value for name, value in (result.get("locals") or {}).items() if name in self.variables}
         more = {"value": result.get("result"), "error": self.error}
         return {
             "code": self.code,
             "result": {
                 "stdout": result.get("stdout") or "",
                 "stderr": result.get("stderr") or (self.error or ""),
-                "locals": local,
+                "locals": self.variables,
                 "execution_time": result.get("execution_time") or 0.0,
                 "rlm_calls": [self.subcalls[number].to_dict() for number in sorted(self.subcalls)],
                 "final_answer": self.final,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import sys
 import threading
 import time
@@ -19,9 +20,11 @@ from .scope import Place, Scope
 if TYPE_CHECKING:
     from .engine import _Block
 
+_log = logging.getLogger(__name__)
+
 #: Names that the model's code calls as tools of the caller, and those that our own code does.
 QUERIES = [f"rlm.{name}" for name in "llm_query llm_query_batched rlm_query rlm_query_batched part tool".split()]
-REPORTS = ["rlm.report", "rlm.part"]
+REPORTS = ["rlm.part"]
 #: Plain completions of one batch that run at once.
 LEAVES_AT_ONCE = 16
 #: Sub-queries of one block, runs of one tree.
@@ -37,7 +40,7 @@ _S = TypeVar("_S")
 
 def is_inline(name: str) -> bool:
     """Calls that are answered at once, in the order of their coming."""
-    return name in ("rlm.part", "rlm.report")
+    return name == "rlm.part"
 
 
 def is_loose(name: str) -> bool:
@@ -50,8 +53,6 @@ def answer_call(block: "_Block", name: str, arguments: Dict[str, Any], scope: Sc
     short = name[len("rlm.") :]
     if short == "part":
         return _part(block, str(arguments.get("key")), str(arguments.get("text")))
-    if short == "report":
-        return _report(block, arguments)
     if short == "tool":
         called, args, kwargs = arguments.get("name"), arguments.get("args") or [], arguments.get("kwargs") or {}
         if called not in block.node.tools.functions or not isinstance(args, list) or not isinstance(kwargs, dict):
@@ -96,12 +97,17 @@ def _text(block: "_Block", value: Any) -> str:
     return "".join(pieces)
 
 
-def _report(block: "_Block", arguments: Dict[str, Any]) -> None:
-    final, variables = arguments.get("final"), arguments.get("variables")
-    if not isinstance(variables, dict):
-        raise ValueError(text("bad_call"))
-    block.final = None if final is None else _text(block, final)
-    block.variables = {str(name)[:100]: str(kind)[:100] for name, kind in itertools.islice(variables.items(), 100)}
+def take_report(block: "_Block", result: Any) -> None:
+    """What `report()` in a session has said. What is nonsense says nothing."""
+    try:
+        report = json.loads(result)
+        if "key" in report:
+            report = json.loads(_text(block, report))
+        final, variables = report.get("final"), report.get("variables")
+        block.variables = {str(name)[:100]: str(kind)[:100] for name, kind in itertools.islice(variables.items(), 100)}
+        block.final = None if final is None else _text(block, final)
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        _log.debug("a report that is none: %s", error)
 
 
 def _batch(block: "_Block", recursive: bool, prompts: List[str], model: Optional[str], scope: Scope) -> List[str]:

@@ -37,8 +37,17 @@ class Session:
         if name == "sys":
             return types.SimpleNamespace(modules=self.modules)
         if name == "builtins":
-            return types.SimpleNamespace(tools=self.running)
+            return _Builtins(self)
         return self.modules.get(name) or __import__(name, *rest)
+
+
+class _Builtins:
+    """What `builtins` is in a session of ours: one process has many."""
+
+    def __init__(self, session):
+        self.session = session
+
+    tools = property(lambda self: self.session.running)
 
 
 class Execution:
@@ -102,11 +111,6 @@ class Execution:
                     "result": value,
                     "error": text or None,
                     "error_type": type(error).__name__ if error else None,
-                    "locals": {
-                        name: member
-                        for name, member in session.space.items()
-                        if not name.startswith("_") and isinstance(member, (int, str, list, dict, type(None)))
-                    },
                     "execution_time": time.monotonic() - started,
                     "timed_out": False,
                     "state": "kept",
