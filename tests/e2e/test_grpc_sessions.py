@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """codemode.v1.Sessions: every method, with grpcio as the client."""
 
+import functools
 import json
 import time
 
@@ -113,6 +114,33 @@ def test_interrupting(rpc, made):
     assert rpc.session_call("Interrupt", session_id=made).interrupted is True
     result = list(events)[-1].result
     assert (result.success, result.error_type, result.state) == (False, "KeyboardInterrupt", 0)
+
+
+def test_interrupting_the_one_that_is_named(rpc, made):
+    first, second = (rpc.stream(made, f"import time\nprint('begun')\ntime.sleep(15)\n{n}", announce=True) for n in (1, 2))
+    ids = [next(events).started.execution_id for events in (first, second)]  # the second one waits in the queue
+    assert len(set(ids)) == 2 and all(ids)
+    assert next(first).output.data == b"begun\n"
+    stop = functools.partial(rpc.session_call, "Interrupt", session_id=made)
+    for other in (ids[1], "exec-0000000000000000", "x" * 1000, ids[0][:-1], "a\0b"):
+        assert stop(execution_id=other).interrupted is False
+    assert stop(execution_id=ids[0]).interrupted is True
+    result = list(first)[-1].result
+    assert (result.error_type, result.execution_id) == ("KeyboardInterrupt", ids[0])
+    assert next(second).output.data == b"begun\n"
+    assert stop(execution_id=ids[0]).interrupted is False  # too late: it does not meet the next one
+    assert stop(execution_id=ids[1]).interrupted is True
+    assert list(second)[-1].result.execution_id == ids[1]
+    refused(lambda: stop(session_id="session-00000000", execution_id=ids[0]), grpc.StatusCode.NOT_FOUND)
+
+
+def test_the_beginning_is_told_where_it_is_asked_for(rpc, made):
+    events = list(rpc.stream(made, "print(1)", announce=True, quiet=True))
+    assert [event.WhichOneof("event") for event in events] == ["started", "result"]
+    assert events[0].started.execution_id == events[1].result.execution_id
+    assert [event.WhichOneof("event") for event in rpc.stream(made, "print(1)")] == ["output", "result"]
+    again = [list(rpc.stream(made, "print(1)", announce=True, idempotency_key="k")) for _ in range(2)]
+    assert again[0][-1].result.execution_id == again[1][-1].result.execution_id == again[1][0].started.execution_id
 
 
 def test_cancelling_a_stream_interrupts_and_keeps_the_state(rpc, made):

@@ -39,6 +39,7 @@ struct outflow {
     uint64_t omitted[2];   /* bytes of stdout and stderr that found no room since the last event of that stream */
     bool blocked;          /* until `writable` */
     bool quiet;
+    bool announce; /* the execution's id is to go first */
 };
 
 /* One call. It outlives its client (wire NULL) where something cannot be withdrawn: a creation, a ping. */
@@ -116,6 +117,8 @@ bool cm_rpc_knows(const struct call *c);
 int cm_rpc_run(struct call *c, struct cm_run_request *req, const struct cm_exec_ops *ops, struct cm_err *err);
 
 /* outflow.c */
+/* Tells the execution's id as soon as there is one, if that is wanted; once. */
+void cm_rpc_announce(struct call *c);
 void cm_rpc_output(struct call *c, int stream, const char *data, size_t len);
 void cm_rpc_writable(void *arg, struct cm_grpc_call *wire);
 /* Sends what waits, and what was left out, ahead of the result. */

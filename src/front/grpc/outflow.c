@@ -40,6 +40,25 @@ static bool send(struct call *c, const void *event, size_t len)
     return rc >= 0;
 }
 
+void cm_rpc_announce(struct call *c)
+{
+    Codemode__V1__ExecuteEvent event;
+    Codemode__V1__Started started;
+
+    if (!c->wire || !c->out.announce || !c->run || !cm_run_id(c->run)[0])
+        return;
+    cm_autobuf struct cm_buf packed;
+    cm_buf_init(&packed, EVENT_MAX);
+    codemode__v1__execute_event__init(&event);
+    codemode__v1__started__init(&started);
+    started.execution_id = cm_proto_text(cm_run_id(c->run));
+    event.event_case = CODEMODE__V1__EXECUTE_EVENT__EVENT_STARTED;
+    event.started = &started;
+    if (cm_proto_pack(&event.base, &packed) == 0)
+        send(c, cm_buf_data(&packed), packed.len);
+    c->out.announce = false;
+}
+
 static bool put_off(struct outflow *out, const char *event, size_t len)
 {
     uint32_t size = (uint32_t)len;

@@ -17,6 +17,7 @@
 
 static void on_output(void *arg, int stream, const char *data, size_t len)
 {
+    cm_rpc_announce(arg);
     cm_rpc_output(arg, stream, data, len);
 }
 
@@ -25,6 +26,8 @@ static void on_done(void *arg, const struct cm_exec_result *res, const struct cm
     struct call *c = arg;
     struct cm_err own;
 
+    if (res)
+        cm_rpc_announce(c);
     cm_rpc_output_end(c);
     if (!res)
         cm_rpc_fail(c, err);
@@ -97,8 +100,11 @@ void cm_rpc_execute(void *arg, struct cm_grpc_call *wire, const uint8_t *message
     cm_autobuf struct cm_buf tools;
     cm_buf_init(&tools, c->rpc->parts.conf->max_body * 2);
     c->out.quiet = m->quiet;
+    c->out.announce = m->announce;
     if (take(c, m, &tools, &limits, &req, &err) < 0 || cm_rpc_run(c, &req, &ops, &err) < 0)
         cm_rpc_fail(c, &err);
+    else
+        cm_rpc_announce(c);
     cm_proto_free(m);
 }
 
@@ -145,10 +151,10 @@ void cm_rpc_create(void *arg, struct cm_grpc_call *wire, const uint8_t *message,
     cm_proto_free(m);
 }
 
-/* Reads a request that holds a session's id alone; its name, which must be there, is then in the call. */
+/* Reads a session's id, which must be there; it is then in the call. */
 static int read_id(struct call *c, const uint8_t *message, size_t len, struct cm_err *err)
 {
-    /* All requests with nothing but a session's id look the same on the wire. */
+    /* All requests that begin with a session's id look the same on the wire. */
     Codemode__V1__GetRequest *m = cm_proto_unpack(&codemode__v1__get_request__descriptor, message, len, err);
 
     if (!m)
@@ -174,12 +180,20 @@ void cm_rpc_interrupt(void *arg, struct cm_grpc_call *wire, const uint8_t *messa
 {
     struct call *c = begin(arg, wire, "/codemode.v1.Sessions/Interrupt", message, len);
     Codemode__V1__InterruptResponse answer;
+    char execution[CM_SESSION_ID_MAX] = ""; /* which is nobody's */
     bool stopped = false;
     struct cm_err err;
 
     if (!c)
         return;
-    if (cm_sessions_interrupt(c->rpc->parts.sessions, c->session, NULL, &stopped, &err) < 0) {
+    Codemode__V1__InterruptRequest *m = cm_rpc_read(c, &codemode__v1__interrupt_request__descriptor, message, len);
+    if (!m)
+        return;
+    bool named = m->execution_id.len > 0;
+    if (named)
+        cm_rpc_take_id(&m->execution_id, execution);
+    cm_proto_free(m);
+    if (cm_sessions_interrupt(c->rpc->parts.sessions, c->session, named ? execution : NULL, &stopped, &err) < 0) {
         cm_rpc_fail(c, &err);
         return;
     }
