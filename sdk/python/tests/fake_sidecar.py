@@ -21,6 +21,10 @@ import types
 import urllib.parse
 
 
+#: Python before 3.11.5 counts how deep it makes objects of a tree for all threads together, and finds its count wrong.
+_parsing = threading.Lock()
+
+
 class ToolError(RuntimeError):
     pass
 
@@ -92,7 +96,8 @@ class Execution:
         started = time.monotonic()
         session.space["__builtins__"]["print"] = lambda *args, **kwargs: self._print(out, *args, **kwargs)
         try:
-            tree = ast.parse(self.code)
+            with _parsing:
+                tree = ast.parse(self.code)
             last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
             exec(compile(tree, "<cell>", "exec"), session.space)
             if last is not None:
