@@ -9,36 +9,12 @@
 ``rlm.remote`` runs code in sessions.
 """
 
+from . import errors
 from .api import RLM
 from .client import Client
-from .errors import (
-    BudgetExceededError,
-    CancellationError,
-    ErrorThresholdExceededError,
-    ModelError,
-    RLMError,
-    SandboxError,
-    ServiceError,
-    TimeoutExceededError,
-    TokenLimitExceededError,
-)
+from .errors import *  # noqa: F403
 from .logger import RLMLogger
 from .results import ModelUsageSummary, RLMChatCompletion, UsageSummary
 
-__all__ = [
-    "BudgetExceededError",
-    "CancellationError",
-    "Client",
-    "ErrorThresholdExceededError",
-    "ModelError",
-    "ModelUsageSummary",
-    "RLM",
-    "RLMChatCompletion",
-    "RLMError",
-    "RLMLogger",
-    "SandboxError",
-    "ServiceError",
-    "TimeoutExceededError",
-    "TokenLimitExceededError",
-    "UsageSummary",
-]
+__all__ = ["Client", "ModelUsageSummary", "RLM", "RLMChatCompletion", "RLMLogger", "UsageSummary"]
+__all__ += errors.__all__

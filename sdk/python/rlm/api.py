@@ -12,10 +12,10 @@ import time
 import weakref
 from typing import Any, BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence, TypeVar, Union
 
+from . import errors
 from .backends import make_model, read_prices
 from .client import Client, RunOptions
 from .engine import Context, Conversation, Event, Node, Plan, Tree
-from .errors import CancellationError, ModelError, RLMError, TimeoutExceededError
 from .live import LiveView
 from .logger import RLMLogger
 from .models import Model, ModelClient, ModelSettings
@@ -269,7 +269,7 @@ class RLM:
         root = self._plan.model(self.depth)
         tree = Tree(self._plan, self._client, Sandbox(self._factory.transport), usage, scope, self._listener(), log)
         node: Optional[Node] = None
-        timeout = TimeoutExceededError(self._plan.max_timeout or 0.0, self._plan.max_timeout or 0.0)
+        timeout = errors.TimeoutExceededError(self._plan.max_timeout or 0.0, self._plan.max_timeout or 0.0)
         try:
             with scope.limited(self._plan.max_timeout, timeout):
                 if self.depth >= self.max_depth:
@@ -277,10 +277,10 @@ class RLM:
                 else:
                     node = Node(tree, self.depth, query, context, conversation=self._talk if self.persistent else None)
                     answer = node.run()
-        except RLMError as error:
+        except errors.RLMError as error:
             elapsed = time.monotonic() - started
             if error is timeout:
-                error = TimeoutExceededError(elapsed, timeout.timeout)
+                error = errors.TimeoutExceededError(elapsed, timeout.timeout)
             error.partial_answer = error.partial_answer or (node.partial if node else None)
             raise error from None
         return RLMChatCompletion(
@@ -346,7 +346,7 @@ def _plain(tree: Tree, model: Model, context: Context, query: Optional[str]) -> 
     told = "\n\n".join(part for part in (content, query) if part)
     reply = tree.ask(model, [{"role": "user", "content": told or " "}], tree.scope, tree.usage)
     if reply.failure:
-        raise ModelError(reply.reason, reply.failure, reply.text or None)
+        raise errors.ModelError(reply.reason, reply.failure, reply.text or None)
     return reply.text
 
 

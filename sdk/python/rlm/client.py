@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 from urllib.parse import quote
 
-from .errors import ServiceError
+from . import errors
 from .remote.errors import SidecarUnavailable
 from .remote.transport import Answer, Call, Transport, refusal
 from .running import Running
@@ -156,7 +156,7 @@ class Client:
                     scope.check()
                 faults += 1
                 if faults > 3:
-                    raise ServiceError(str(error), code=error.code) from error
+                    raise errors.ServiceError(str(error), code=error.code) from error
             else:
                 return
             (scope or Scope()).sleep(0.2 * 2**faults)
@@ -170,7 +170,7 @@ class Client:
                     raise _refused(stream.answer())
                 return [json.loads(line) for line in stream.read().decode("utf-8", "replace").splitlines() if line.strip()]
         except SidecarUnavailable as error:
-            raise ServiceError(str(error), code=error.code) from error
+            raise errors.ServiceError(str(error), code=error.code) from error
 
     # --- contexts and conversations
 
@@ -191,7 +191,7 @@ class Client:
         except SidecarUnavailable as error:
             if scope is not None:
                 scope.check()
-            raise ServiceError(str(error), code=error.code) from error
+            raise errors.ServiceError(str(error), code=error.code) from error
         if answer.status >= 400:
             raise _refused(answer)
         return str(answer.data["context_id"])
@@ -240,7 +240,7 @@ class Client:
         except SidecarUnavailable as error:
             if scope is not None:
                 scope.check()
-            raise ServiceError(str(error), code=error.code) from error
+            raise errors.ServiceError(str(error), code=error.code) from error
         if answer.status >= 400:
             raise _refused(answer)
         return answer.data
@@ -261,7 +261,7 @@ def _body(query: str, context: Any, context_id: Optional[str], options: Mapping[
     return body
 
 
-def _refused(answer: Answer) -> ServiceError:
+def _refused(answer: Answer) -> errors.ServiceError:
     error = refusal(answer)
     partial = answer.data.get("partial_answer")
-    return ServiceError(error.detail, error.status, error.code, partial if isinstance(partial, str) else None)
+    return errors.ServiceError(error.detail, error.status, error.code, partial if isinstance(partial, str) else None)

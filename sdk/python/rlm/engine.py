@@ -18,17 +18,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
+from . import errors
 from .common import PROMPTS, fill, filled, prompt, session_source, shown, text, window
-from .errors import (
-    BudgetExceededError,
-    CancellationError,
-    ErrorThresholdExceededError,
-    ModelError,
-    RLMError,
-    SandboxError,
-    TimeoutExceededError,
-    TokenLimitExceededError,
-)
 from .logger import RunLog
 from .models import Message, Model, ModelClient, Reply, estimate
 from .reading import OUTPUT_LIMIT, Reading, block_output, outputs_message, read_reply, thoughts
@@ -164,13 +155,13 @@ class Tree:
             self.scope.cancel(passed)
         return reply
 
-    def _passed(self) -> Optional[RLMError]:
+    def _passed(self) -> Optional[errors.RLMError]:
         used, plan = self.usage.summary(), self.plan
         tokens = used.total_input_tokens + used.total_output_tokens
         if plan.max_tokens is not None and tokens > plan.max_tokens:
-            return TokenLimitExceededError(tokens, plan.max_tokens)
+            return errors.TokenLimitExceededError(tokens, plan.max_tokens)
         if plan.max_budget is not None and (used.total_cost or 0.0) > plan.max_budget:
-            return BudgetExceededError(used.total_cost or 0.0, plan.max_budget)
+            return errors.BudgetExceededError(used.total_cost or 0.0, plan.max_budget)
         return None
 
 
@@ -287,7 +278,7 @@ class Node:
         """Runs code of our own in the session."""
         result = self._execute(code, _SETUP_TIMEOUT)
         if not result.get("success"):
-            raise SandboxError(f"the session could not be prepared: {result.get('error')}", "setup_failed")
+            raise errors.SandboxError(f"the session could not be prepared: {result.get('error')}", "setup_failed")
         return result
 
     def _close(self) -> None:
@@ -433,7 +424,7 @@ class Node:
     def _count_errors(self, found: List[str]) -> None:
         self._errors = self._errors + 1 if found else 0
         if self.plan.max_errors is not None and self._errors >= self.plan.max_errors:
-            raise ErrorThresholdExceededError(self._errors, self.plan.max_errors, found[-1])
+            raise errors.ErrorThresholdExceededError(self._errors, self.plan.max_errors, found[-1])
 
     def _reply(self, last: bool) -> Tuple[Reply, str, Reading]:
         """A reply that is good for something, what it says behind its thoughts, and what is in it."""
@@ -448,7 +439,7 @@ class Node:
             self._bad_replies += 1
             if reply.failure not in _WEAK or self._bad_replies >= _BAD_REPLIES_MAX:
                 what = ": ".join(part for part in (reply.failure or "empty", reply.reason) if part)
-                raise ModelError(f"the model `{self.model.name[:100]}` gave no reply of use: {what}", reply.failure or "empty")
+                raise errors.ModelError(f"the model `{self.model.name[:100]}` gave no reply of use: {what}", reply.failure or "empty")
 
     def _ask(self, messages: List[Message], aloud: bool = True) -> Reply:
         iteration = self.iteration
@@ -547,7 +538,7 @@ class Node:
                     inline=is_inline,
                     loose=is_loose,
                 )
-            except SandboxError as error:
+            except errors.SandboxError as error:
                 self._lost = self._lost or error.reason in _LOST
                 if error.reason not in _BUSY or tries == 1:
                     raise
@@ -569,19 +560,19 @@ class Node:
         try:
             try:
                 block.result = self._execute(code, self.plan.execution_timeout, block, number)
-            except SandboxError as error:
+            except errors.SandboxError as error:
                 if error.reason != "state_rolled_back":
                     raise
                 # The report of the block before was lost, which is no harm.
                 block.result = self._execute(code, self.plan.execution_timeout, block, number)
-        except SandboxError as error:
+        except errors.SandboxError as error:
             if error.reason not in ("broken", *_FOR_THE_MODEL):
                 raise
             block.result = {"success": False, "state": "broken" if error.reason == "broken" else "error", "error": str(error)}
         result = block.result
         if result.get("state") == "lost":
             self._lost = True
-            raise SandboxError(f"the session was lost: {result.get('error')}", "session_lost")
+            raise errors.SandboxError(f"the session was lost: {result.get('error')}", "session_lost")
         if result.get("state") in ("rolled_back", "broken", "error"):
             block.error = text(str(result["state"]), reason=result.get("error"))
         elif result.get("timed_out"):
@@ -590,7 +581,7 @@ class Node:
             block.error = str(result.get("error"))
         try:
             self._report(block)
-        except SandboxError as error:
+        except errors.SandboxError as error:
             if error.reason != "state_rolled_back":
                 raise
             block.error = text("rolled_back", reason=error)

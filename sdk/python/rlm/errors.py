@@ -9,6 +9,18 @@ from __future__ import annotations
 
 from typing import Optional
 
+__all__ = [
+    "BudgetExceededError",
+    "CancellationError",
+    "ErrorThresholdExceededError",
+    "ModelError",
+    "RLMError",
+    "SandboxError",
+    "ServiceError",
+    "TimeoutExceededError",
+    "TokenLimitExceededError",
+]
+
 
 class RLMError(Exception):
     """A run has ended without an answer. `partial_answer` holds the newest words of its model, or None."""

@@ -10,7 +10,7 @@ import weakref
 from concurrent.futures import Future
 from typing import Callable, Generic, TypeVar
 
-from .errors import CancellationError
+from . import errors
 from .scope import Scope
 
 _T = TypeVar("_T")
@@ -38,7 +38,7 @@ class Running(Generic[_T]):
         threading.Thread(target=work, name="rlm-run", daemon=True).start()
 
     def cancel(self) -> None:
-        self.scope.cancel(CancellationError())
+        self.scope.cancel(errors.CancellationError())
 
     def done(self) -> bool:
         return self._future.done()

@@ -14,7 +14,7 @@ from concurrent.futures import Future, wait
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Union
 from urllib.parse import quote
 
-from .errors import SandboxError
+from . import errors
 from .remote.errors import SidecarError, SidecarUnavailable
 from .remote.transport import Answer, Call, Transport, refusal
 from .scope import Scope, alarm
@@ -62,7 +62,7 @@ class Sandbox:
             try:
                 answer = self._post_session({"limits": limits}, scope)
             except SidecarUnavailable as error:
-                raise SandboxError(f"no session: {error.detail}. {error.remediation}", error.code) from error
+                raise errors.SandboxError(f"no session: {error.detail}. {error.remediation}", error.code) from error
             ident = answer.data.get("session_id")
             if answer.status == 200 and isinstance(ident, str):
                 return Session(self.transport, ident)
@@ -212,8 +212,8 @@ class _Execution:
             except (SidecarUnavailable, ValueError) as error:
                 self._scope.check()
                 if self._given_up:
-                    raise SandboxError("the code did not stop when it was interrupted", "stuck") from error
-                raise SandboxError(str(error), "broken" if self._id else getattr(error, "code", "unavailable")) from error
+                    raise errors.SandboxError("the code did not stop when it was interrupted", "stuck") from error
+                raise errors.SandboxError(str(error), "broken" if self._id else getattr(error, "code", "unavailable")) from error
             finally:
                 self._budget.stop()
                 part.cancel(_Over("the code does not wait for it any more"))
@@ -239,9 +239,9 @@ class _Execution:
             elif event.name == "result":
                 answer = data
             elif event.name == "error":
-                raise SandboxError(f"the code did not run: {data.get('detail')}", str(data.get("code")))
+                raise errors.SandboxError(f"the code did not run: {data.get('detail')}", str(data.get("code")))
         if answer is None:
-            raise SandboxError("the stream has no result", "broken")
+            raise errors.SandboxError("the stream has no result", "broken")
         if self._budget.over:
             answer["timed_out"] = True
         return answer
@@ -365,8 +365,8 @@ class _Over(Exception):
     """Work for which nobody waits any more."""
 
 
-def _failed(what: str, error: SidecarError) -> SandboxError:
-    return SandboxError(f"{what}: {error.detail}", error.code)
+def _failed(what: str, error: SidecarError) -> errors.SandboxError:
+    return errors.SandboxError(f"{what}: {error.detail}", error.code)
 
 
 def _file_size(file: BinaryIO) -> int:

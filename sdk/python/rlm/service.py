@@ -8,19 +8,9 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
 
+from . import errors
 from .client import Client, RunOptions
 from .common import prompt as shared_prompt
-from .errors import (
-    BudgetExceededError,
-    CancellationError,
-    ErrorThresholdExceededError,
-    ModelError,
-    RLMError,
-    SandboxError,
-    ServiceError,
-    TimeoutExceededError,
-    TokenLimitExceededError,
-)
 from .logger import RunLog
 from .results import RLMChatCompletion, UsageSummary
 from .scope import Scope
@@ -65,13 +55,13 @@ def complete_by_service(
         if scope.error is not None:
             _cancel(client, run_id)
         raise
-    raise ServiceError("the events of the run have no result", code="bad_answer")
+    raise errors.ServiceError("the events of the run have no result", code="bad_answer")
 
 
 def _cancel(client: Client, run_id: str) -> None:
     try:
         client.cancel(run_id)
-    except ServiceError as error:
+    except errors.ServiceError as error:
         _log.warning("the run %s was not cancelled: %s", run_id, error)
 
 
@@ -88,22 +78,22 @@ def _result(
     return RLMChatCompletion(model, prompt, str(event.get("answer") or ""), usage, seconds, log.trajectory() if log else None)
 
 
-def _error(event: Dict[str, Any], usage: UsageSummary, seconds: float, options: RunOptions) -> RLMError:
+def _error(event: Dict[str, Any], usage: UsageSummary, seconds: float, options: RunOptions) -> errors.RLMError:
     code, detail = str(event["error"].get("code")), str(event["error"].get("detail"))
     partial = event.get("partial_answer") or None
     if code == "timeout_exceeded":
-        return TimeoutExceededError(seconds, options.max_timeout or 0.0, partial, detail)
+        return errors.TimeoutExceededError(seconds, options.max_timeout or 0.0, partial, detail)
     if code == "token_limit_exceeded":
         used = usage.total_input_tokens + usage.total_output_tokens
-        return TokenLimitExceededError(used, options.max_tokens or 0, partial, detail)
+        return errors.TokenLimitExceededError(used, options.max_tokens or 0, partial, detail)
     if code == "budget_exceeded":
-        return BudgetExceededError(usage.total_cost or 0.0, options.max_budget or 0.0, partial, detail)
+        return errors.BudgetExceededError(usage.total_cost or 0.0, options.max_budget or 0.0, partial, detail)
     if code == "error_threshold_exceeded":
-        return ErrorThresholdExceededError(options.max_errors or 0, options.max_errors or 0, detail, partial, detail)
+        return errors.ErrorThresholdExceededError(options.max_errors or 0, options.max_errors or 0, detail, partial, detail)
     if code == "cancelled":
-        return CancellationError(partial, detail)
+        return errors.CancellationError(partial, detail)
     if code == "model_failed":
-        return ModelError(detail, partial_answer=partial)
+        return errors.ModelError(detail, partial_answer=partial)
     if code == "sidecar_unavailable":
-        return SandboxError(detail, code, partial)
-    return ServiceError(detail, 500, code, partial)
+        return errors.SandboxError(detail, code, partial)
+    return errors.ServiceError(detail, 500, code, partial)

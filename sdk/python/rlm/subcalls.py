@@ -11,8 +11,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, TypeVar
 
+from . import errors
 from .common import text
-from .errors import RLMError
 from .reading import preview, thoughts
 from .results import RLMChatCompletion, UsageCounter
 from .scope import Place, Scope
@@ -136,7 +136,7 @@ def _fitting(replies: List[str]) -> List[str]:
 def side_by_side(func: Callable[[_S], _T], items: List[_S], width: int) -> List[_T]:
     """func(item) for all of them, `width` at once, in their order. Raises what one of them has raised, after all have ended."""
     found: Dict[int, _T] = {}
-    errors: List[BaseException] = []
+    failures: List[BaseException] = []
     rest = iter(range(len(items)))
     lock = threading.Lock()
 
@@ -144,12 +144,12 @@ def side_by_side(func: Callable[[_S], _T], items: List[_S], width: int) -> List[
         while True:
             with lock:
                 index = next(rest, None)
-            if index is None or errors:
+            if index is None or failures:
                 return
             try:
                 found[index] = func(items[index])
             except BaseException as error:
-                errors.append(error)
+                failures.append(error)
 
     threads = [threading.Thread(target=work, name="rlm-batch", daemon=True) for _ in range(min(width, len(items)) - 1)]
     for thread in threads:
@@ -157,8 +157,8 @@ def side_by_side(func: Callable[[_S], _T], items: List[_S], width: int) -> List[
     work()
     for thread in threads:
         thread.join()
-    if errors:
-        raise errors[0]
+    if failures:
+        raise failures[0]
     return [found[index] for index in range(len(items))]
 
 
@@ -248,7 +248,7 @@ def _run(block: "_Block", done: RLMChatCompletion, call: int, model: Any, scope:
     try:
         done.response = child.run()
         done.error = None
-    except RLMError as error:
+    except errors.RLMError as error:
         scope.check()
         done.error = str(error)
         done.response = text("error", reason=error)
