@@ -3,14 +3,22 @@
 
 c_files() { git ls-files -co --exclude-standard 'src/*.c' 'src/*.h' 'tests/*.c' 'tests/*.h' 'sdk/c/*.c' 'sdk/c/*.h'; }
 
-# The C sources that the configured build compiles: clang-tidy needs their flags.
+# The C sources that the configured build compiles: clang-tidy needs their flags. It would look at a file once for each program that
+# has it, so build/lint gets the commands without the repetitions: those with the same definitions, which find the same headers.
 compiled_files() {
+    mkdir -p build/lint
     /usr/bin/python3 -c '
-import json, os, sys
+import json, os, shlex
 root = os.getcwd() + "/"
+commands, paths = {}, set()
 for entry in json.load(open("build/compile_commands.json")):
     path = os.path.relpath(os.path.join(entry["directory"], entry["file"]), root)
-    if path.startswith(("src/", "tests/", "sdk/c/")): print(path)' | sort -u
+    if path.startswith(("src/", "tests/", "sdk/c/")):
+        said = tuple(word for word in shlex.split(entry["command"]) if word.startswith(("-D", "-U", "-m", "-std=", "-include", "-pthread")))
+        commands.setdefault((path, said), entry)
+        paths.add(path)
+json.dump(list(commands.values()), open("build/lint/compile_commands.json", "w"))
+print(*sorted(paths), sep="\n")'
 }
 
 check_format() { c_files | xargs -r clang-format-19 --dry-run --Werror; }
@@ -25,7 +33,7 @@ check_cppcheck() {
         --suppress=missingIncludeSystem --suppress=unknownMacro --suppress=syntaxError -j 2 -I src -I tables src
 }
 
-check_tidy() { compiled_files | xargs -r -n 4 -P 2 clang-tidy-19 -p build --quiet --warnings-as-errors='*'; }
+check_tidy() { compiled_files | xargs -r -n 4 -P 2 clang-tidy-19 -p build/lint --quiet --warnings-as-errors='*'; }
 
 check_types() { (cd sdk/python && mypy --cache-dir=/dev/null --config-file pyproject.toml); }
 

@@ -16,6 +16,15 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "unrestricted(reason): not for the container of tests/restricted")
 
 
+#: The files that take longest. They begin first: at the end of a suite a long one would run alone.
+LONG = ("rlm_hostile", "recursion", "rlm_models", "rlm_limits", "randomness", "rlm_service", "ui", "libcodemode", "rlm_storm")
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
 @pytest.fixture(scope="module")
 def sidecar(request):
     server = Sidecar(getattr(request.module, "SETTINGS", {}))
