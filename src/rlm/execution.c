@@ -22,6 +22,7 @@
 static const char block_tools[] = "[\"rlm.llm_query\",\"rlm.llm_query_batched\",\"rlm.rlm_query\","
                                   "\"rlm.rlm_query_batched\",\"rlm.part\"]";
 static const char report_tools[] = "[\"rlm.part\"]";
+static const char report_code[] = "__import__('rlm_session').report()";
 
 void cm_node_fail_sidecar(struct cm_node *n, const char *doing, const struct cm_err *err)
 {
@@ -125,12 +126,11 @@ static int put_output(struct cm_node *n)
     return rc < 0 ? rc : cm_output_put(&n->pending, n->reply.count > 1 ? (unsigned)n->block + 1 : 0, &o);
 }
 
+/* Where it could not come behind its block. */
 static void report(struct cm_node *n)
 {
-    static const char code[] = "__import__('rlm_session').report()";
-
     n->state = CM_NODE_REPORT;
-    cm_execute(n, code, sizeof code - 1);
+    cm_execute(n, report_code, sizeof report_code - 1);
 }
 
 /* What the session says when the code itself cannot run; the model may write it better. */
@@ -173,16 +173,6 @@ static bool is_lost(struct cm_node *n, const struct cm_sidecar_result *res)
     cm_node_fail(n, CM_ERR_SIDECAR, "the session was lost: %.300s",
                  res->error[0] ? res->error : "its process has ended");
     return true;
-}
-
-static void block_done(struct cm_node *n, const struct cm_sidecar_result *res, const struct cm_err *err)
-{
-    if (!res) {
-        block_failed(n, err);
-    } else {
-        keep_result(n, res);
-        report(n);
-    }
 }
 
 static void report_done(struct cm_node *n, const struct cm_sidecar_result *res, const struct cm_err *err)
@@ -253,13 +243,34 @@ static void on_call_gone(void *arg, unsigned number)
         cm_subcalls_gone(n, number);
 }
 
+static void stop_clock(struct cm_node *n)
+{
+    n->clock_since_ns = 0;
+    cm_timer_stop(n->clock);
+}
+
+/* Of a block: its report comes next. */
+static void on_result(void *arg, const struct cm_sidecar_result *res)
+{
+    struct cm_node *n = arg;
+
+    stop_clock(n);
+    if (cm_node_over(n))
+        return;
+    cm_subcalls_drop_all(n);
+    cm_parts_done(&n->parts);
+    if (is_lost(n, res))
+        return;
+    keep_result(n, res);
+    n->state = CM_NODE_REPORT;
+}
+
 static void on_done(void *arg, const struct cm_sidecar_result *res, const struct cm_err *err)
 {
     struct cm_node *n = arg;
 
     n->exec = NULL;
-    n->clock_since_ns = 0;
-    cm_timer_stop(n->clock);
+    stop_clock(n);
     if (cm_node_over(n))
         return;
     cm_subcalls_drop_all(n);
@@ -272,7 +283,7 @@ static void on_done(void *arg, const struct cm_sidecar_result *res, const struct
     case CM_NODE_SETUP:
         return cm_setup_coded(n, res, err);
     case CM_NODE_BLOCK:
-        return block_done(n, res, err);
+        return block_failed(n, err);
     case CM_NODE_REPORT:
         return report_done(n, res, err);
     case CM_NODE_LOOKUP:
@@ -287,7 +298,7 @@ static void on_done(void *arg, const struct cm_sidecar_result *res, const struct
 
 void cm_execute(struct cm_node *n, const char *code, size_t len)
 {
-    static const struct cm_sidecar_ops ops = {on_output, on_call, on_call_gone, on_done};
+    static const struct cm_sidecar_ops ops = {on_output, on_call, on_call_gone, on_result, on_done};
     bool block = n->state == CM_NODE_BLOCK, asks = n->state == CM_NODE_REPORT || n->state == CM_NODE_LOOKUP;
     const double report_s = fmax(n->run->request.limits.execution_timeout_s, REPORT_S);
     const struct cm_sidecar_code c = {
@@ -300,6 +311,8 @@ void cm_execute(struct cm_node *n, const char *code, size_t len)
                         : asks ? report_tools
                                : NULL,
         .correlation = n->run->request.correlation,
+        .then = block ? report_code : NULL,
+        .then_timeout_s = report_s,
     };
     struct cm_err err = {0};
 

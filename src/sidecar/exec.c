@@ -34,7 +34,7 @@ struct cm_sidecar_exec {
     struct cm_sse sse;
     struct cm_fetch *fetch;
     struct cm_timer *timer;
-    uint64_t patience_ns, heard_ns;
+    uint64_t patience_ns, heard_ns, then_patience_ns; /* the latter 0: nothing runs behind it */
     int status;
     bool interrupted; /* calls that wait are no reason any more to go on waiting */
     bool over; /* the caller hears nothing any more */
@@ -45,16 +45,11 @@ struct cm_sidecar_exec {
     struct cm_err err;
 };
 
-static void dispose(struct cm_sidecar_exec *x)
+/* What was sent for the code that has run is nothing to what comes behind it. */
+static void let_go(struct cm_sidecar_exec *x)
 {
     struct cm_sidecar_op *op, *next;
 
-    cm_fetch_cancel(x->fetch);
-    x->fetch = NULL;
-    if (x->reading) {
-        x->dead = true;
-        return;
-    }
     DL_FOREACH_SAFE(x->s->ops, op, next)
     {
         if (op->exec != x)
@@ -63,6 +58,17 @@ static void dispose(struct cm_sidecar_exec *x)
         if (op->kind == INTERRUPT)
             cm_sidecar_op_free(op);
     }
+}
+
+static void dispose(struct cm_sidecar_exec *x)
+{
+    cm_fetch_cancel(x->fetch);
+    x->fetch = NULL;
+    if (x->reading) {
+        x->dead = true;
+        return;
+    }
+    let_go(x);
     DL_DELETE(x->s->execs, x);
     cm_timer_close(x->timer);
     cm_sse_done(&x->sse);
@@ -299,12 +305,26 @@ static int take_call_gone(struct cm_sidecar_exec *x, char *data, size_t len)
     return 0;
 }
 
+static void take_first(struct cm_sidecar_exec *x, const struct cm_sidecar_result *res)
+{
+    x->patience_ns = x->then_patience_ns;
+    x->then_patience_ns = 0;
+    x->id[0] = '\0';
+    x->calls_count = 0;
+    x->interrupted = false;
+    let_go(x);
+    cm_timer_start(x->timer, x->patience_ns / CM_NS_PER_MS + 1, 0);
+    x->ops.result(x->arg, res);
+}
+
 static int take_result(struct cm_sidecar_exec *x, char *data, size_t len)
 {
     struct cm_sidecar_result res;
     int rc = cm_sidecar_read_result(data, len, &res, &x->err);
 
-    if (rc == 0)
+    if (rc == 0 && x->then_patience_ns > 0)
+        take_first(x, &res);
+    else if (rc == 0)
         conclude(x, &res, NULL);
     return rc;
 }
@@ -416,6 +436,12 @@ static int write_request(struct cm_buf *to, const struct cm_sidecar_code *code)
         rc = cm_buf_puts(to, ", \"caller_tools\": ");
     if (rc == 0 && code->caller_tools)
         rc = cm_buf_puts(to, code->caller_tools);
+    if (rc == 0 && code->then)
+        rc = cm_buf_puts(to, ", \"then\": {\"code\": ");
+    if (rc == 0 && code->then)
+        rc = cm_json_put_string(to, code->then, strlen(code->then));
+    if (rc == 0 && code->then)
+        rc = cm_buf_printf(to, ", \"timeout\": %.3f}", code->then_timeout_s);
     return rc < 0 ? rc : cm_buf_puts(to, "}");
 }
 
@@ -444,6 +470,11 @@ static int send_request(struct cm_sidecar_exec *x, const struct cm_sidecar_code 
     return cm_fetch_start(x->s->egress, &req, &ops, x, &x->fetch, err);
 }
 
+static uint64_t patience(double timeout_s)
+{
+    return (uint64_t)((fmin(timeout_s > 0 ? timeout_s : 300, 1e8) + SLACK_S) * (double)CM_NS_PER_S);
+}
+
 int cm_sidecar_execute(struct cm_sidecar *s, const char *session, const struct cm_sidecar_code *code,
                        const struct cm_sidecar_ops *ops, void *arg, struct cm_sidecar_exec **ret, struct cm_err *err)
 {
@@ -453,8 +484,8 @@ int cm_sidecar_execute(struct cm_sidecar *s, const char *session, const struct c
     if (!x)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for an execution");
     *x = (struct cm_sidecar_exec){.s = s, .ops = *ops, .arg = arg, .heard_ns = cm_clock_ns()};
-    x->patience_ns =
-        (uint64_t)((fmin(code->timeout_s > 0 ? code->timeout_s : 300, 1e8) + SLACK_S) * (double)CM_NS_PER_S);
+    x->patience_ns = patience(code->timeout_s);
+    x->then_patience_ns = code->then ? patience(code->then_timeout_s) : 0;
     memcpy(x->session, session, strlen(session) + 1);
     cm_buf_init(&x->request, CODE_MAX);
     cm_buf_init(&x->refusal, SMALL_MAX);

@@ -60,6 +60,8 @@ struct cm_sidecar_code {
     const char *caller_tools; /* JSON array of names that `call` answers, or NULL */
     uint64_t output_max; /* bytes of each of stdout and stderr; 0: the server's */
     const char *correlation;
+    const char *then; /* code of its own that runs behind it, whatever has become of it; or NULL */
+    double then_timeout_s;
 };
 
 /* Texts are UTF-8; "" where there is nothing. They live until `done` returns. */
@@ -76,6 +78,7 @@ struct cm_sidecar_ops {
     /* The code calls a tool of ours. `arguments` is a checked JSON object that may be changed in place until it returns. */
     void (*call)(void *arg, unsigned number, const char *name, char *arguments, size_t len);
     void (*call_gone)(void *arg, unsigned number); /* nobody waits for it any more; may be NULL */
+    void (*result)(void *arg, const struct cm_sidecar_result *res); /* where something runs behind: `done` is of that */
     /* `res` is NULL when the execution could not run or its answer did not come; then `err` says why. */
     void (*done)(void *arg, const struct cm_sidecar_result *res, const struct cm_err *err);
 };
@@ -85,7 +88,7 @@ int cm_sidecar_execute(struct cm_sidecar *s, const char *session, const struct c
 /* `json`: one JSON value. Both end the call; of one that nobody waits for they do nothing. Copied. */
 void cm_sidecar_answer(struct cm_sidecar_exec *x, unsigned call, const char *json, size_t len);
 void cm_sidecar_fail(struct cm_sidecar_exec *x, unsigned call, const char *text, size_t len);
-/* The code sees KeyboardInterrupt; `done` still comes. */
+/* The code that runs sees KeyboardInterrupt; `done` still comes. */
 void cm_sidecar_interrupt(struct cm_sidecar_exec *x);
 /* Hangs up: the sidecar interrupts the code; `done` does not come. Accepts NULL. */
 void cm_sidecar_abandon(struct cm_sidecar_exec *x);

@@ -7,20 +7,21 @@
 #include "wire/json.h"
 #include "wire/limits.h"
 
-static int read_code(struct cm_json_value *value, size_t code_max, struct cm_execute_body *ret, struct cm_err *err)
+static int read_code(struct cm_json_value *value, const char *name, size_t code_max, const char **ret, size_t *ret_len,
+                     struct cm_err *err)
 {
     size_t len;
 
     if (value->kind == CM_JSON_ABSENT)
-        return cm_err_set(err, CM_ERR_BAD_FIELD, "code: field required");
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "%s: field required", name);
     if (value->kind != CM_JSON_STRING)
-        return cm_err_set(err, CM_ERR_BAD_FIELD, "code: must be a string");
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "%s: must be a string", name);
     if (!cm_json_decode(value, &len))
-        return cm_err_set(err, CM_ERR_BAD_FIELD, "code: holds half of a surrogate pair");
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "%s: holds half of a surrogate pair", name);
     if (len > code_max)
-        return cm_err_set(err, CM_ERR_TOO_LARGE, "code: has %zu bytes, MAX_CODE_LENGTH is %zu", len, code_max);
-    ret->code = value->raw;
-    ret->code_len = len;
+        return cm_err_set(err, CM_ERR_TOO_LARGE, "%s: has %zu bytes, MAX_CODE_LENGTH is %zu", name, len, code_max);
+    *ret = value->raw;
+    *ret_len = len;
     return 0;
 }
 
@@ -70,16 +71,32 @@ static int read_correlation(struct cm_json_value *value, struct cm_execute_body 
     return 0;
 }
 
-static int read_timeout(const struct cm_json_value *value, struct cm_execute_body *ret, struct cm_err *err)
+static int read_timeout(const struct cm_json_value *value, const char *name, double *ret, struct cm_err *err)
 {
     if (value->kind == CM_JSON_ABSENT || value->kind == CM_JSON_NULL)
         return 0;
     double seconds = value->kind == CM_JSON_NUMBER ? cm_json_number(value) : -1;
     if (!(seconds >= 0) || !isfinite(seconds))
-        return cm_err_set(err, CM_ERR_BAD_FIELD,
-                          "timeout: must be a number of seconds from 0 (the default) to MAX_TIMEOUT");
-    ret->timeout_s = seconds;
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "%s: must be a number of seconds from 0 (the default) to MAX_TIMEOUT",
+                          name);
+    *ret = seconds;
     return 0;
+}
+
+static int read_then(const struct cm_json_value *value, size_t code_max, struct cm_execute_body *ret,
+                     struct cm_err *err)
+{
+    struct cm_json_member m[] = {{.name = "code"}, {.name = "timeout"}};
+    int rc;
+
+    if (value->kind == CM_JSON_ABSENT || value->kind == CM_JSON_NULL)
+        return 0;
+    if (value->kind != CM_JSON_OBJECT)
+        return cm_err_set(err, CM_ERR_BAD_FIELD, "then: must be an object or null");
+    if ((rc = cm_json_object(value->raw, value->len, m, 2, err)) < 0 ||
+        (rc = read_timeout(&m[1].value, "then.timeout", &ret->then_timeout_s, err)) < 0)
+        return rc;
+    return read_code(&m[0].value, "then.code", code_max, &ret->then, &ret->then_len, err);
 }
 
 static bool is_word(const struct cm_json_value *value, const char *quoted)
@@ -108,23 +125,24 @@ static int read_policy(const struct cm_json_value *value, struct cm_execute_body
 int cm_execute_read(char *body, size_t len, const struct cm_limits *caps, struct cm_execute_body *ret,
                     struct cm_err *err)
 {
-    struct cm_json_member m[] = {{.name = "code"},        {.name = "context"},         {.name = "timeout"},
-                                 {.name = "limits"},      {.name = "on_error"},        {.name = "policy"},
-                                 {.name = "config"},      {.name = "available_tools"}, {.name = "correlation_id"},
-                                 {.name = "caller_tools"}};
+    struct cm_json_member m[] = {
+        {.name = "code"},           {.name = "context"},      {.name = "timeout"}, {.name = "limits"},
+        {.name = "on_error"},       {.name = "policy"},       {.name = "config"},  {.name = "available_tools"},
+        {.name = "correlation_id"}, {.name = "caller_tools"}, {.name = "then"}};
+    const size_t code_max = (size_t)caps->at[CM_LIMIT_CODE_LENGTH];
     struct cm_execute_body b = {0};
     int rc;
 
     if ((rc = cm_json_object(body, len, m, sizeof m / sizeof m[0], err)) < 0 ||
-        (rc = read_code(&m[0].value, (size_t)caps->at[CM_LIMIT_CODE_LENGTH], &b, err)) < 0 ||
+        (rc = read_code(&m[0].value, "code", code_max, &b.code, &b.code_len, err)) < 0 ||
         (rc = read_object(&m[1], &b.context, &b.context_len, err)) < 0 ||
-        (rc = read_timeout(&m[2].value, &b, err)) < 0 ||
+        (rc = read_timeout(&m[2].value, "timeout", &b.timeout_s, err)) < 0 ||
         (rc = cm_limits_read(&m[3].value, CM_LIMIT_OF_EXECUTION, caps, &b.limits, err)) < 0 ||
         (rc = read_on_error(&m[4].value, &b, err)) < 0 || (rc = read_policy(&m[5].value, &b, err)) < 0 ||
         (rc = read_object(&m[6], &b.config, &b.config_len, err)) < 0 ||
         (rc = read_names(&m[7], &b.available_tools, &b.available_tools_len, err)) < 0 ||
         (rc = read_names(&m[9], &b.caller_tools, &b.caller_tools_len, err)) < 0 ||
-        (rc = read_correlation(&m[8].value, &b, err)) < 0)
+        (rc = read_then(&m[10].value, code_max, &b, err)) < 0 || (rc = read_correlation(&m[8].value, &b, err)) < 0)
         return rc;
     if (b.timeout_s > 0 && b.limits.named & 1u << CM_LIMIT_TIMEOUT)
         return cm_err_set(err, CM_ERR_BAD_FIELD, "limits.timeout: is the same as timeout; send one of them");

@@ -25,12 +25,15 @@ struct cm_execute_body {
     size_t available_tools_len;
     const char *caller_tools; /* the same */
     size_t caller_tools_len;
+    const char *then; /* code that runs behind it, or NULL */
+    size_t then_len;
+    double then_timeout_s; /* 0 when the request names none */
     const char *correlation_id; /* UTF-8, or NULL */
     size_t correlation_id_len;
 };
 
 /* Reads {"code", "context"?, "timeout"?, "limits"?, "on_error"?, "policy"?, "config"?, "available_tools"?,
- * "caller_tools"?, "correlation_id"?}; other members are ignored. Decodes in place: the body's text is gone afterwards. Each refusal names
+ * "caller_tools"?, "then"?: {"code", "timeout"?}, "correlation_id"?}; other members are ignored. Decodes in place: the body's text is gone afterwards. Each refusal names
  * the field and the rule: CM_ERR_BAD_JSON, CM_ERR_BAD_FIELD, or CM_ERR_TOO_LARGE
  * for code longer than its cap. */
 int cm_execute_read(char *body, size_t len, const struct cm_limits *caps, struct cm_execute_body *ret,

@@ -4,6 +4,7 @@
 import contextlib
 import http.client
 import json
+import os
 import pathlib
 import random
 import signal
@@ -97,12 +98,98 @@ def test_refusals_are_plain_answers(sidecar, session):
         (session, {"code": "1", "caller_tools": many}, 422, "invalid_field"),
         (session, {"code": "1", "caller_tools": ["a", "a"]}, 422, "invalid_field"),
         (session, {"code": "1", "caller_tools": [""]}, 422, "invalid_field"),
+        (session, {"code": "1", "then": {"timeout": 1}}, 422, "invalid_field"),
     ):
         answer = sidecar.request("POST", where.path + "/execute", json=body, headers={"Accept": "text/event-stream"})
         assert answer.status_code == status and answer.json()["code"] == code, (body, answer.text)
     answer = session.post("1", caller_tools=["lookup"])
     assert answer.status_code == 422 and "event-stream" in answer.json()["detail"], answer.text
     assert session.value("6 * 7") == "42"
+
+
+# --- code behind code
+
+
+def both(stream):
+    """The events of the first execution and those of what runs behind it."""
+    events = list(stream)
+    second = [number for number, (name, _) in enumerate(events) if name == "start"][1]
+    return events[:second], events[second:]
+
+
+def test_code_behind_code(session):
+    session.run("x = 1")
+    with Stream(session, "print('one')\nx += 1\nx", then={"code": "print('two')\n_, x"}) as stream:
+        for events, out, result in zip(both(stream), ("one\n", "two\n"), ("2", "(2, 2)")):
+            assert [name for name, _ in events] == ["start", "output", "result"]
+            assert events[1][1]["text"] == events[2][1]["stdout"] == out
+            assert events[2][1]["result"] == result and events[2][1]["execution_id"] == events[0][1]["execution_id"]
+        assert len({data["execution_id"] for name, data in stream.seen if name == "start"}) == 2
+    assert session.info()["executions"] == 3
+
+
+@pytest.mark.parametrize("code, limits, error, state", [
+    ("1 / 0", {}, "ZeroDivisionError", "kept"),
+    ("(", {}, "SyntaxError", "kept"),
+    ("raise SystemExit(3)", {}, "SystemExit", "kept"),
+    ("while True: pass", {"timeout": 0.2}, None, "kept"),
+    ("print(1, flush=True)\nimport time; time.sleep(60)", {}, None, "rolled_back"),
+])
+def test_it_runs_whatever_has_become_of_the_first(session, code, limits, error, state):
+    session.run("x = 5")
+    with Stream(session, code, then={"code": "x"}, limits=limits) as stream:
+        if state == "rolled_back":
+            stream.until("output")
+            os.kill(session.info()["pid"], signal.SIGKILL)
+        first = stream.until("result")
+        assert first["success"] is False and first["state"] == state and error in (None, first["error_type"]), first
+        assert stream.result()["result"] == "5"
+
+
+def test_the_second_has_its_own_time(session):
+    with Stream(session, "1", then={"code": "while True: pass", "timeout": 0.2}, limits={"timeout": 100}) as stream:
+        assert stream.until("result")["result"] == "1"
+        assert stream.result()["timed_out"] is True
+
+
+def test_calls_and_interrupts_of_the_second(session):
+    code = "tools['ask'].run(n={})"
+    with Stream(session, code.format(1), ["ask"], then={"code": code.format(2) + "\nwhile True: pass"}) as stream:
+        first, call = stream.until("start")["execution_id"], stream.until("call")
+        assert stream.reply(call["call"], result=None).status_code == 200
+        stream.until("result")
+        second = stream.until("start")["execution_id"]
+        call = stream.until("call")
+        assert call["arguments"] == {"n": 2}
+        assert stream.reply(call["call"], execution=first, result=None).status_code == 404
+
+        def interrupt(execution):
+            return session.sidecar.request("POST", session.path + "/interrupt", json={"execution_id": execution}).json()["interrupted"]
+
+        assert interrupt(first) is False
+        assert stream.reply(call["call"], execution=second, result=None).status_code == 200
+        assert interrupt(second) is True
+        assert stream.result()["error_type"] == "KeyboardInterrupt"
+
+
+def test_the_second_is_looked_at_as_well(session):
+    with Stream(session, "1", then={"code": "import ctypes"}, policy="strict") as stream:
+        assert stream.until("result")["success"] is True
+        assert stream.result()["error_type"] == "SecurityViolation"
+
+
+def test_nothing_runs_behind_a_session_that_is_gone(sidecar):
+    session = sidecar.create()
+    with Stream(session, "tools['go'].run()", ["go"], then={"code": "1"}) as stream:
+        stream.until("call")
+        session.delete()
+        assert [name for name, _ in stream] == ["call_gone", "error"]
+
+
+def test_a_client_that_leaves_the_second(session):
+    with Stream(session, "1", then={"code": "print('begun', flush=True)\nwhile True: pass"}) as stream:
+        stream.until("output")
+    eventually(lambda: idle(session), "nothing runs for nobody")
 
 
 def test_a_session_that_is_deleted(sidecar):

@@ -37,6 +37,9 @@ static void check_accepted(const struct cm_execute_body *b, const char *body, si
     for (int i = 0; i < CM_LIMITS; i++)
         if (b->limits.named & 1u << i)
             CHECK(b->limits.value.at[i] >= cm_limit_info(i)->min && b->limits.value.at[i] <= caps.at[i]);
+    CHECK(!b->then ||
+          (within(b->then, b->then_len, body, size) && b->then_len <= CODE_MAX && cm_utf8_valid(b->then, b->then_len)));
+    CHECK(b->then_timeout_s >= 0 && isfinite(b->then_timeout_s));
     check_part(b->config, b->config_len, '{', body, size);
     check_part(b->available_tools, b->available_tools_len, '[', body, size);
     check_part(b->caller_tools, b->caller_tools_len, '[', body, size);
@@ -55,8 +58,9 @@ static void check_accepted(const struct cm_execute_body *b, const char *body, si
 static bool names_a_field(const char *text)
 {
     static const char *const fields[] = {
-        "code: ",   "context: ", "timeout: ",         "limits: ",       "limits.",          "on_error: ",
-        "policy: ", "config: ",  "available_tools: ", "caller_tools: ", "correlation_id: ", "body: "};
+        "code: ",           "context: ", "timeout: ", "limits: ",          "limits.",
+        "on_error: ",       "policy: ",  "config: ",  "available_tools: ", "caller_tools: ",
+        "correlation_id: ", "body: ",    "then: ",    "then.code: ",       "then.timeout: "};
 
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
         if (strncmp(text, fields[i], strlen(fields[i])) == 0)

@@ -17,9 +17,9 @@ STAGE = "http"
 EVENTS = b"Accept: text/event-stream"
 
 
-def execute(session, code, *lines, tools=None):
+def execute(session, code, *lines, tools=None, **more):
     """The bytes of a request for a stream."""
-    body = json.dumps({"code": code, **({"caller_tools": tools} if tools else {})}).encode()
+    body = json.dumps({"code": code, **({"caller_tools": tools} if tools else {}), **more}).encode()
     return request(b"Content-Length: %d" % len(body), EVENTS, *lines, path=f"{session.path}/execute".encode(), body=body)
 
 
@@ -62,8 +62,10 @@ def test_streams_never_read(stage):
 def test_clients_of_streams_that_leave(stage):
     """At every point of a stream, by a reset or politely."""
     session = stage.server.create()
-    data = execute(session, "for _ in range(5): print(1, flush=True); tools['ask'].run()", tools=["ask"])
+    code = "for _ in range(5): print(1, flush=True); tools['ask'].run()"
+    alone, two = execute(session, code, tools=["ask"]), execute(session, "1", tools=["ask"], then={"code": code})
     for number in range(60):
+        data = two if number % 4 > 1 else alone
         sock = socket.create_connection(("127.0.0.1", stage.server.port))
         sock.sendall(data[: len(data) * (number % 6 + 3) // 8])
         time.sleep(0.002 * (number % 7))

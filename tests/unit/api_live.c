@@ -89,6 +89,65 @@ static void says_how_a_stream_ends(void **state)
     run_exchanges(list, sizeof list / sizeof list[0]);
 }
 
+static unsigned times(const char *text, const char *word)
+{
+    unsigned n = 0;
+
+    while ((text = strstr(text, word))) {
+        n++;
+        text += strlen(word);
+    }
+    return n;
+}
+
+static void runs_code_behind_code(void **state)
+{
+#define THEN(code, then, length)                                                                                       \
+    "POST /session/session-1/execute HTTP/1.1\r\n" EVENTS "Content-Length: " length "\r\n\r\n{\"code\":\"" code        \
+    "\",\"then\":{\"code\":\"" then "\"}}"
+    static const struct {
+        const char *request;
+        unsigned starts, results, errors;
+    } rows[] = {
+        {THEN("x", "y", "32"), 2, 2, 0},
+        {THEN("x", "die", "34"), 2, 1, 1},
+        {THEN("x", "full", "35"), 1, 1, 1}, /* it cannot run, and the first one's answer stays what it is */
+        {THEN("die", "x", "34"), 1, 0, 1}, /* the session is gone: nothing comes behind */
+    };
+    static const struct exchange refused[] = {
+        {"POST /session/session-1/execute HTTP/1.1\r\n" JSON("32") "{\"code\":\"x\",\"then\":{\"code\":\"y\"}}", 422,
+         "then: only a stream"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char heard[16384] = "";
+        int fd = dial();
+        say(fd, rows[i].request, strlen(rows[i].request));
+        hear(fd, heard, sizeof heard, "\r\n0\r\n\r\n");
+        assert_int_equal(times(heard, "event: start\n"), rows[i].starts);
+        assert_int_equal(times(heard, "event: result\n"), rows[i].results);
+        assert_int_equal(times(heard, "event: error\n"), rows[i].errors);
+        close(fd);
+    }
+    run_exchanges(refused, 1);
+}
+
+static void forgets_code_of_clients_that_leave(void **state)
+{
+    static const char request[] = THEN("x", "hang", "35");
+    char heard[16384] = "";
+    int before = abandoned, fd = dial();
+
+    (void)state;
+    say(fd, request, strlen(request));
+    hear(fd, heard, sizeof heard, "event: result\n");
+    wait_for(&running, 1);
+    close(fd);
+    wait_for(&abandoned, before + 1);
+    atomic_fetch_sub(&running, 1);
+}
+
 static void ends_executions_of_clients_that_leave_or_do_not_read(void **state)
 {
     static const char live[] = EXECUTE_LIVE("live", "36"), flood[] = EXECUTE_LIVE("flood", "37");
@@ -188,6 +247,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(streams_an_execution, start, stop),
         cmocka_unit_test_setup_teardown(says_how_a_stream_ends, start, stop),
+        cmocka_unit_test_setup_teardown(runs_code_behind_code, start, stop),
+        cmocka_unit_test_setup_teardown(forgets_code_of_clients_that_leave, start, stop),
         cmocka_unit_test_setup_teardown(ends_executions_of_clients_that_leave_or_do_not_read, start, stop),
         cmocka_unit_test_setup_teardown(puts_variables, start, stop),
         cmocka_unit_test_setup_teardown(leaves_room_on_the_machine, start, stop),

@@ -262,6 +262,42 @@ static void sessions_end_badly(void **state)
     ends_with_answer("x");
 }
 
+static void long_reports_come_in_parts(void **state)
+{
+    struct cm_rlm_request q = request("q", "c");
+
+    (void)state;
+    world.long_reports = true;
+    SCRIPT(SAID(BLOCK("variable v")), SAID(BLOCK("final at last")));
+    complete(&q);
+    ends_with_answer("at last");
+    has(&world.events, "\"locals\":{\"v\":\"int\"}");
+}
+
+static void nonsense_in_a_report_says_nothing(void **state)
+{
+    static const char *const reports[] = {"",
+                                          "None",
+                                          "[]",
+                                          "{",
+                                          "{}",
+                                          "{\"final\": 5}",
+                                          "{\"final\": {\"key\": \"none\"}}",
+                                          "{\"key\": \"none\"}",
+                                          "{\"key\": 5}",
+                                          "{\"key\": {}}",
+                                          "{\"final\": \"\\ud800\", \"variables\": []}"};
+    struct cm_rlm_request q = request("q", "c");
+
+    (void)state;
+    for (size_t i = 0; i < sizeof reports / sizeof *reports; i++) {
+        world.report = reports[i];
+        SCRIPT(SAID(BLOCK("final stolen")), SAID("FINAL_VAR(known)"), SAID("FINAL(x)"));
+        complete(&q);
+        ends_with_answer("x");
+    }
+}
+
 static void setups_fail(void **state)
 {
     struct cm_rlm_request q = request("q", "c");
@@ -477,6 +513,8 @@ int main(void)
         TEST(a_cut_reply_is_good_for_its_blocks),
         TEST(a_refusal_is_a_reply),
         TEST(sessions_end_badly),
+        TEST(long_reports_come_in_parts),
+        TEST(nonsense_in_a_report_says_nothing),
         TEST(setups_fail),
         TEST(is_cancelled_in_each_state),
         TEST(is_cancelled_by_an_event),

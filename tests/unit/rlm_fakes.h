@@ -72,7 +72,7 @@ struct cm_sidecar_exec {
     const struct cm_sidecar_ops *ops;
     void *arg;
     struct session *session;
-    char *code, *at;
+    char *code, *at, *then; /* then: what runs behind it, or NULL */
     struct cm_buf out, err_out;
     unsigned call; /* that it waits for, 0: none */
     unsigned calls;
@@ -343,6 +343,7 @@ static void free_exec(struct cm_sidecar_exec *x)
     cm_buf_done(&x->out);
     cm_buf_done(&x->err_out);
     free(x->code);
+    free(x->then);
     free(x);
 }
 
@@ -357,15 +358,20 @@ static void exec_fails(struct cm_sidecar_exec *x, int code)
     ops->done(arg, NULL, &err);
 }
 
+static void run_code(struct cm_sidecar_exec *x, char *code);
+
 static void exec_ends(struct cm_sidecar_exec *x, const char *value, const char *error, const char *state)
 {
     const struct cm_sidecar_ops *ops = x->ops;
     void *arg = x->arg;
     struct cm_buf out = x->out, err_out = x->err_out;
 
-    cm_buf_init(&x->out, 1);
-    cm_buf_init(&x->err_out, 1);
-    free_exec(x);
+    cm_buf_init(&x->out, 64 << 20);
+    cm_buf_init(&x->err_out, 1 << 20);
+    char *then = x->then;
+    x->then = NULL;
+    if (!then)
+        free_exec(x);
     if (error)
         cm_buf_printf(&err_out, "Traceback\n%s\n", error);
     struct cm_sidecar_result r = {
@@ -383,7 +389,15 @@ static void exec_ends(struct cm_sidecar_exec *x, const char *value, const char *
         .traceback = "",
         .seconds = 0.001,
     };
-    ops->done(arg, &r, NULL);
+    unsigned abandoned = world.abandoned;
+    if (!then)
+        ops->done(arg, &r, NULL);
+    else
+        ops->result(arg, &r);
+    if (then && world.abandoned == abandoned)
+        run_code(x, then);
+    else
+        free(then);
     cm_buf_done(&out);
     cm_buf_done(&err_out);
 }
@@ -604,6 +618,20 @@ static bool is_ours(const char *code)
     return strstr(code, "rlm_session") != NULL;
 }
 
+static void run_code(struct cm_sidecar_exec *x, char *code)
+{
+    free(x->code);
+    x->code = x->at = code;
+    x->ours = is_ours(code);
+    x->call = x->calls = 0;
+    x->interrupted = x->hangs = x->stuck = false;
+    world.executed++;
+    cm_buf_printf(&world.codes, "CODE %s\n", code);
+    bool setup = strstr(code, ".install(") != NULL, reports = strstr(code, ".report()") != NULL;
+    if (!(setup && world.setup_never) && !(reports && world.report_never))
+        go_on(x);
+}
+
 int cm_sidecar_execute(struct cm_sidecar *sc, const char *session, const struct cm_sidecar_code *code,
                        const struct cm_sidecar_ops *ops, void *arg, struct cm_sidecar_exec **ret, struct cm_err *err)
 {
@@ -611,23 +639,16 @@ int cm_sidecar_execute(struct cm_sidecar *sc, const char *session, const struct 
 
     (void)sc;
     (void)err;
-    world.executed++;
     x->ops = ops;
     x->arg = arg;
     x->session = session_of(session);
     assert_non_null(x->session);
-    x->code = strndup(code->code, code->len);
-    x->at = x->code;
-    x->ours = is_ours(x->code);
+    x->then = code->then ? strdup(code->then) : NULL;
     cm_buf_init(&x->out, 64 << 20);
     cm_buf_init(&x->err_out, 1 << 20);
-    cm_buf_printf(&world.codes, "CODE %s\n", x->code);
     DL_APPEND(world.execs, x);
     *ret = x;
-    bool setup = strstr(x->code, ".install(") != NULL, reports = strstr(x->code, ".report()") != NULL;
-    if ((setup && world.setup_never) || (reports && world.report_never))
-        return 0;
-    go_on(x);
+    run_code(x, strndup(code->code, code->len));
     return 0;
 }
 

@@ -427,42 +427,6 @@ static void long_prompts_come_in_parts(void **state)
         "ToolError: a text was not sent before it was used\nToolError: a text was not sent before it was used");
 }
 
-static void long_reports_come_in_parts(void **state)
-{
-    struct cm_rlm_request q = request("q", "c");
-
-    (void)state;
-    world.long_reports = true;
-    SCRIPT(SAID(BLOCK("variable v")), SAID(BLOCK("final at last")));
-    complete(&q);
-    ends_with_answer("at last");
-    has(&world.events, "\"locals\":{\"v\":\"int\"}");
-}
-
-static void nonsense_in_a_report_says_nothing(void **state)
-{
-    static const char *const reports[] = {"",
-                                          "None",
-                                          "[]",
-                                          "{",
-                                          "{}",
-                                          "{\"final\": 5}",
-                                          "{\"final\": {\"key\": \"none\"}}",
-                                          "{\"key\": \"none\"}",
-                                          "{\"key\": 5}",
-                                          "{\"key\": {}}",
-                                          "{\"final\": \"\\ud800\", \"variables\": []}"};
-    struct cm_rlm_request q = request("q", "c");
-
-    (void)state;
-    for (size_t i = 0; i < sizeof reports / sizeof *reports; i++) {
-        world.report = reports[i];
-        SCRIPT(SAID(BLOCK("final stolen")), SAID("FINAL_VAR(known)"), SAID("FINAL(x)"));
-        complete(&q);
-        ends_with_answer("x");
-    }
-}
-
 static void nonsense_from_a_session_is_refused(void **state)
 {
     struct cm_rlm_request q = request("q", "c");
@@ -708,8 +672,6 @@ int main(void)
         TEST(recursion_has_a_session_for_each_level),
         TEST(a_child_that_fails_is_a_text),
         TEST(long_prompts_come_in_parts),
-        TEST(long_reports_come_in_parts),
-        TEST(nonsense_in_a_report_says_nothing),
         TEST(nonsense_from_a_session_is_refused),
         TEST(a_conversation_keeps_its_session),
         TEST(a_long_conversation_is_summed_up),

@@ -229,13 +229,31 @@ static void on_exec_done(void *arg, const struct cm_sidecar_result *res, const s
     finish(w);
 }
 
+static void on_result(void *arg, const struct cm_sidecar_result *res)
+{
+    struct world *w = arg;
+
+    see(w, "first %s %s out=%.*s;", res->success ? "well" : "badly", res->state, (int)res->out_len, res->out);
+    if (w->interrupt_in_result)
+        cm_sidecar_interrupt(w->x);
+    if (w->abandon_in_result) {
+        cm_sidecar_abandon(w->x);
+        finish(w);
+    }
+}
+
 static const struct cm_sidecar_ops exec_ops = {
-    .output = on_output, .call = on_call, .call_gone = on_call_gone, .done = on_exec_done};
+    .output = on_output, .call = on_call, .call_gone = on_call_gone, .result = on_result, .done = on_exec_done};
 
 static void begin(struct world *w, const char *script)
 {
-    struct cm_sidecar_code code = {
-        .code = script, .len = strlen(script), .timeout_s = 30, .caller_tools = "[\"rlm.x\"]", .correlation = "run-1"};
+    struct cm_sidecar_code code = {.then = w->then,
+                                   .then_timeout_s = 2,
+                                   .code = script,
+                                   .len = strlen(script),
+                                   .timeout_s = 30,
+                                   .caller_tools = "[\"rlm.x\"]",
+                                   .correlation = "run-1"};
 
     w->seen[0] = '\0';
     assert_int_equal(cm_sidecar_execute(w->sidecar, "session-1", &code, &exec_ops, w, &w->x, &w->err), 0);
@@ -363,6 +381,60 @@ static void answers_calls(void **state)
     world_close(&w);
 }
 
+#define SECOND "start|data: {\"execution_id\": \"exec-2\"}\n"
+#define FIRST  "first well kept out=a;"
+#define PRINTS "output|data: {\"stream\":\"stdout\",\"text\":\"a\"}\n"
+
+static void runs_code_behind_code(void **state)
+{
+    struct world w;
+
+    (void)state;
+    world_open(&w);
+    w.then = "\"after\"";
+    w.answer_in_call = true;
+    w.result = "1";
+    w.result_len = 1;
+    run(&w, START RESULT "\n" SECOND CALL "await answers 1\n" RESULT);
+    assert_string_equal(w.seen, FIRST "call 3 rlm.x {\"a\": [1]};" WELL);
+    assert_string_equal(w.fake.answer_line[0], "POST /session/session-1/executions/exec-2/calls/3 HTTP/1.1");
+    assert_non_null(strstr(w.fake.execute_request, "], \"then\": {\"code\": \"\\\"after\\\"\", \"timeout\": 2.000}}"));
+    w.answer_in_call = false;
+    run(&w, START CALL RESULT "\n" SECOND RESULT); /* the first one's call is nobody's any more */
+    assert_string_equal(w.seen, "call 3 rlm.x {\"a\": [1]};" FIRST WELL);
+    run(&w, START RESULT);
+    assert_string_equal(w.seen, FIRST "failed");
+    assert_non_null(strstr(w.err.text, "without its result"));
+    run(&w, START RESULT "\nerror|data: {\"status\":410,\"detail\":\"it is gone\",\"code\":\"session_lost\"}");
+    assert_string_equal(w.seen, FIRST "failed");
+    assert_int_equal(w.err.code, CM_ERR_SESSION_LOST);
+    run(&w, START "error|data: {\"status\":410,\"detail\":\"it is gone\",\"code\":\"session_lost\"}");
+    assert_string_equal(w.seen, "failed");
+    w.abandon_in_result = true;
+    run(&w, START RESULT "\n" SECOND RESULT);
+    assert_string_equal(w.seen, FIRST);
+    world_close(&w);
+}
+
+static void interrupts_the_one_that_runs(void **state)
+{
+    struct world w;
+
+    (void)state;
+    world_open(&w);
+    w.then = "after";
+    w.interrupt_in_output = true; /* it has ended before there is anything to interrupt */
+    run(&w, START PRINTS "await interrupts 1\n" RESULT "\n" SECOND RESULT);
+    assert_string_equal(w.seen, "1:a;" FIRST WELL);
+    assert_string_equal(w.fake.interrupt_body, "{\"execution_id\": \"exec-1\"}");
+    w.interrupt_in_output = false;
+    w.interrupt_in_result = true;
+    run(&w, START RESULT "\n" SECOND "await interrupts 3\n" RESULT);
+    assert_string_equal(w.seen, FIRST WELL);
+    assert_string_equal(w.fake.interrupt_body, "{\"execution_id\": \"exec-2\"}");
+    world_close(&w);
+}
+
 static void sends_large_answers(void **state)
 {
     enum { SIZE = 9000000 };
@@ -469,6 +541,8 @@ int main(void)
         cmocka_unit_test(executes),
         cmocka_unit_test(refuses_what_is_no_stream),
         cmocka_unit_test(answers_calls),
+        cmocka_unit_test(runs_code_behind_code),
+        cmocka_unit_test(interrupts_the_one_that_runs),
         cmocka_unit_test(sends_large_answers),
         cmocka_unit_test(says_which_calls_are_gone),
         cmocka_unit_test(interrupts),

@@ -256,7 +256,9 @@ struct world {
     /* of an execution */
     struct cm_sidecar_exec *x;
     char seen[4000]; /* what came, in words */
-    bool abandon_in_output, abandon_in_call, abandon_in_done, answer_in_call, fail_in_call, interrupt_in_output;
+    bool abandon_in_output, abandon_in_call, abandon_in_done, abandon_in_result, interrupt_in_result, answer_in_call,
+        fail_in_call, interrupt_in_output;
+    const char *then; /* code behind that which begin() runs */
     const char *result;
     size_t result_len;
     const unsigned *count;

@@ -35,9 +35,11 @@ static inline struct cm_api *api_of(const struct cm_request *rq)
 /* The session that the path names; an id that is too long is nobody's. */
 const char *cm_api_session(const struct cm_request *rq);
 
-/* live.c: whether the client asks for a stream, and the execution as one. */
+/* live.c: whether the client asks for a stream, and the execution as one, or two: `then`, NULL for none, is code that runs behind
+ * it with the same limits, policy and tools of the caller's. */
 bool cm_api_wants_stream(const struct cm_request *rq);
-int cm_api_run_live(struct cm_request *rq, struct cm_run_request *req, struct cm_err *err);
+int cm_api_run_live(struct cm_request *rq, struct cm_run_request *req, const char *then, size_t then_len,
+                    double then_timeout_s, struct cm_err *err);
 
 /* variables.c: before the value is sent. */
 int cm_api_admit_variable(struct cm_request *rq, struct cm_err *err);

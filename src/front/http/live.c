@@ -21,6 +21,15 @@
 #define BACKLOG_MAX  (8u << 20) /* bytes that may wait for the client */
 #define FRAMING_MAX  64         /* bytes of an event around its data */
 
+/* Code that runs behind the first. Its texts lie behind it. */
+struct then {
+    struct cm_limits_asked limits;
+    double timeout_s;
+    bool strict;
+    char *code, *tools; /* tools: NULL for none */
+    size_t code_len, tools_len;
+};
+
 /* The code waits for the client. */
 struct open_call {
     struct live *live;
@@ -32,9 +41,10 @@ struct open_call {
 struct live {
     struct cm_api *api;
     struct cm_request *rq;
-    struct cm_run *run;
+    struct cm_run *run; /* NULL between two */
+    struct then *then; /* what comes next, or NULL */
     struct open_call *calls;
-    struct cm_task leave_task;
+    struct cm_task leave_task, next_task;
     bool begun; /* `start` is written */
     bool overrun; /* the client does not read */
     char session[CM_SESSION_ID_MAX];
@@ -58,25 +68,27 @@ static void free_live(struct live *l)
 
     DL_FOREACH_SAFE(l->calls, c, next) free(c);
     cm_task_cancel(l->api->loop, &l->leave_task);
+    cm_task_cancel(l->api->loop, &l->next_task);
+    free(l->then);
     DL_DELETE(l->api->live, l);
     free(l);
-}
-
-static void leave(void *arg)
-{
-    struct live *l = arg;
-
-    cm_run_abandon(l->run, true);
-    cm_request_end(l->rq, true);
-    free_live(l);
 }
 
 static void on_gone(void *arg)
 {
     struct live *l = arg;
 
-    cm_run_abandon(l->run, true);
+    if (l->run)
+        cm_run_abandon(l->run, true);
     free_live(l);
+}
+
+static void leave(void *arg)
+{
+    struct live *l = arg;
+
+    cm_request_end(l->rq, true);
+    on_gone(l);
 }
 
 /* Events */
@@ -217,38 +229,118 @@ static void put_result(struct live *l, const struct cm_exec_result *res)
     put_error(l, &err);
 }
 
+static void end(struct live *l)
+{
+    cm_request_end(l->rq, l->overrun);
+    free_live(l);
+}
+
+static void next(void *arg);
+
 static void on_done(void *arg, const struct cm_exec_result *res, const struct cm_err *err)
 {
     struct live *l = arg;
 
     begin(l);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
         if (l->rest[i].len > 0)
             put_output(l, i + 1, l->rest[i].bytes, l->rest[i].len);
-    if (res)
-        put_result(l, res);
-    else
+        l->rest[i].len = 0;
+    }
+    if (!res)
         put_error(l, err);
-    cm_request_end(l->rq, l->overrun);
-    free_live(l);
+    else
+        put_result(l, res);
+    l->run = NULL;
+    if (res && l->then && !l->overrun)
+        cm_task_post(l->api->loop, &l->next_task, next, l); /* the session is in the middle of its answer */
+    else
+        end(l);
 }
 
-int cm_api_run_live(struct cm_request *rq, struct cm_run_request *req, struct cm_err *err)
+static int run(struct live *l, struct cm_run_request *req, struct cm_err *err)
 {
     static const struct cm_exec_ops ops = {
         .output = on_output, .done = on_done, .call = on_call, .call_gone = on_call_gone};
     static const struct cm_exec_ops no_calls = {.output = on_output, .done = on_done};
+
+    req->streamed = true;
+    l->begun = false;
+    return cm_executor_run(l->api->config.executor, req, req->caller_tools ? &ops : &no_calls, l, &l->run, err);
+}
+
+static void next(void *arg)
+{
+    struct live *l = arg;
+    struct then *then = cm_steal(l->then);
+    struct cm_run_request req = {
+        .session = l->session,
+        .caller_tools = then->tools,
+        .caller_tools_len = then->tools_len,
+        .key = cm_request_key(l->rq),
+    };
+    struct cm_limits caps;
+    struct cm_err err;
+
+    cm_key_caps(req.key, &l->api->caps, &caps);
+    req.exec = (struct cm_exec_request){
+        .code = then->code,
+        .code_len = then->code_len,
+        .mode = CM_EXEC_SESSION,
+        .timeout_s = then->timeout_s,
+        .limits = &then->limits,
+        .caps = &caps,
+        .correlation_id = cm_request_correlation(l->rq),
+        .strict = then->strict,
+    };
+    int rc = run(l, &req, &err);
+    free(then);
+    if (rc < 0) {
+        put_error(l, &err);
+        end(l);
+    } else if (cm_run_id(l->run)[0]) {
+        begin(l);
+    }
+}
+
+static struct then *copy_then(const struct cm_run_request *req, const char *code, size_t len, double timeout_s)
+{
+    struct then *t = malloc(sizeof(*t) + len + req->caller_tools_len + 2);
+
+    if (!t)
+        return NULL;
+    *t = (struct then){.limits = *req->exec.limits,
+                       .timeout_s = timeout_s,
+                       .strict = req->exec.strict,
+                       .code = (char *)(t + 1),
+                       .code_len = len,
+                       .tools_len = req->caller_tools_len};
+    memcpy(t->code, code, len);
+    t->code[len] = '\0';
+    if (req->caller_tools) {
+        t->tools = t->code + len + 1;
+        memcpy(t->tools, req->caller_tools, t->tools_len);
+        t->tools[t->tools_len] = '\0';
+    }
+    return t;
+}
+
+int cm_api_run_live(struct cm_request *rq, struct cm_run_request *req, const char *then, size_t then_len,
+                    double then_timeout_s, struct cm_err *err)
+{
     struct cm_api *a = api_of(rq);
     struct live *l = calloc(1, sizeof(*l));
 
-    if (!l)
+    if (!l || (then && !(l->then = copy_then(req, then, then_len, then_timeout_s)))) {
+        free(l);
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a stream");
+    }
     l->api = a;
     l->rq = rq;
     snprintf(l->session, sizeof(l->session), "%s", req->session);
-    req->streamed = true;
-    int rc = cm_executor_run(a->config.executor, req, req->caller_tools ? &ops : &no_calls, l, &l->run, err);
+    int rc = run(l, req, err);
     if (rc < 0) {
+        free(l->then);
         free(l);
         return rc;
     }
@@ -270,7 +362,7 @@ static struct open_call *find_call(const struct cm_api *a, const char *session, 
     char text[24];
 
     DL_FOREACH(a->live, l)
-    if (strcmp(cm_run_id(l->run), execution) == 0 && strcmp(l->session, session) == 0)
+    if (l->run && strcmp(cm_run_id(l->run), execution) == 0 && strcmp(l->session, session) == 0)
         break;
     if (l)
         DL_FOREACH(l->calls, c)

@@ -130,7 +130,10 @@ static int start(struct cm_request *rq, enum cm_exec_mode mode, struct cm_err *e
     req.caller_tools = body.caller_tools;
     req.caller_tools_len = body.caller_tools_len;
     req.correlation_is_clients = cm_request_correlation_is_clients(rq);
-    return !is_once(rq) && cm_api_wants_stream(rq) ? cm_api_run_live(rq, &req, err) : run_and_wait(rq, &req, err);
+    if (!is_once(rq) && cm_api_wants_stream(rq))
+        return cm_api_run_live(rq, &req, body.then, body.then_len, body.then_timeout_s, err);
+    return body.then ? cm_err_set(err, CM_ERR_BAD_FIELD, "then: only a stream can have it (Accept: text/event-stream)")
+                     : run_and_wait(rq, &req, err);
 }
 
 static void run(struct cm_request *rq, enum cm_exec_mode mode)
