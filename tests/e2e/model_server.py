@@ -652,7 +652,7 @@ class ModelServer:
         """Lets the replies go that wait at this gate, and all later ones."""
         self._loop.call_soon_threadsafe(lambda: self.gate(name).set())
 
-    def wait(self, check, what, deadline=20.0):
+    def wait(self, check, what, deadline=60.0):
         """Until `check(self)` is true; looked at with every request."""
         end = time.monotonic() + deadline
         while not check(self):

@@ -147,7 +147,7 @@ class Driver:
 
     def check_after(self):
         """After each test: no session is left, nothing has learnt the key."""
-        eventually(lambda: self.sidecar.sessions() == [], "all sessions have gone", 10)
+        eventually(lambda: self.sidecar.sessions() == [], "all sessions have gone")
         for path in self.folder.glob("*"):
             assert KEY not in path.read_text(encoding="utf-8", errors="replace"), f"the key is in {path}"
         for path in self.folder.glob("*"):
@@ -188,11 +188,11 @@ class Service(Driver):
             self.close()
             raise
 
-    def wait_ready(self, deadline=30.0, status=200):
+    def wait_ready(self, deadline=60.0, status=200):
         def ready():
             assert self.process.poll() is None, f"the service ended with {self.process.returncode}:\n{self.log_text()}"
             self.port = self.port or self._told_port()
-            return self.port and self.request("GET", "/ready", timeout=5).status_code == status
+            return self.port and self.request("GET", "/ready", timeout=30).status_code == status
 
         eventually(ready, f"GET /ready answers {status}", deadline)
 

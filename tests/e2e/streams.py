@@ -21,6 +21,31 @@ def events_of(lines):
             name, data = None, []
 
 
+class Held:
+    """An execution that lasts until it is let go: it waits for an answer of ours, on a connection that was there before."""
+
+    def __init__(self, session, code="'finished'", **body):
+        self.session, self.stream = session, Stream(session, f"tools['hold'].run()\n{code}", ["hold"], **body)
+        self.call = self.stream.until("call")["call"]
+        self.line = http.client.HTTPConnection("127.0.0.1", session.sidecar.port, timeout=60 * PATIENCE)
+        self.line.connect()
+
+    def let_go(self):
+        path = f"{self.session.path}/executions/{self.stream.execution}/calls/{self.call}"
+        self.line.request("POST", path, json.dumps({"result": None}), {"Content-Type": "application/json"})
+        answer = self.line.getresponse()
+        assert (answer.status, json.loads(answer.read())) == (200, {"status": "ok"})
+        self.line.close()
+
+    def result(self):
+        """Lets it go, and what becomes of it."""
+        self.let_go()
+        try:
+            return self.stream.result()
+        finally:
+            self.stream.close()
+
+
 class Stream:
     """An execution whose events are read one at a time. Each one that was read is kept in `seen`."""
 

@@ -29,8 +29,10 @@ SECRET = "not-for-sessions-5f2c9a"
 DEFAULTS = {"SPARE_WORKERS": "2", "LOG_LEVEL": "INFO", "GRACE": "1", "CODEMODE_MAIN_APP_TARGET": "none"}
 
 
-def eventually(check, what, deadline=5.0, pause=0.02):
-    """Polls `check` until it is true and returns its value; fails with `what` after `deadline` seconds."""
+def eventually(check, what, deadline=15.0, pause=0.02):
+    """Polls `check` until it is true and returns its value; fails with `what` after `deadline` seconds. That is for what never
+    comes: a machine with other things to do may need seconds for what otherwise takes none. Less than EXECUTION_TIMEOUT, so
+    that code which nobody stops is found out."""
     end = time.monotonic() + deadline * PATIENCE
     while True:
         value = check()
@@ -189,7 +191,7 @@ class Background:
     def done(self):
         return not self._thread.is_alive()
 
-    def result(self, deadline=30.0):
+    def result(self, deadline=60.0):
         self._thread.join(deadline * PATIENCE)
         assert self.done(), "the call has not returned"
         if self._error is not None:
@@ -235,11 +237,11 @@ class Sidecar:
         path = os.environ.get("PATH", "/usr/bin:/bin")
         return {"PATH": path, "HOST": "127.0.0.1", "API_TOKEN": SECRET, **kept, **self.settings}
 
-    def wait_ready(self, deadline=20.0):
+    def wait_ready(self, deadline=60.0):
         def ready():
             assert self.process.poll() is None, f"the server ended with {self.process.returncode}:\n{self.log_text()}"
             self.port = self.port or listening_port(self.process.pid)
-            return self.port and self.request("GET", "/ready", timeout=2).status_code == 200
+            return self.port and self.request("GET", "/ready", timeout=20).status_code == 200
 
         eventually(ready, "GET /ready answers 200", deadline)
 
@@ -251,13 +253,16 @@ class Sidecar:
             seen.append((len(self.descriptors()), len(self.children())))
             return len(seen) > 10 and len(set(seen[-10:])) == 1
 
-        eventually(steady, "the server has settled after its start", 10)
+        eventually(steady, "the server has settled after its start", 30)
         self.base_descriptors, self.base_children = seen[-1]
 
     # --- requests
 
     def request(self, method, path, **kwargs):
         """One exchange over this thread's kept connection."""
+        # It may be closed from the other side after IDLE_TIMEOUT, in the moment in which it is used again.
+        if time.monotonic() - getattr(self._local, "used", 0) > float(self.settings.get("IDLE_TIMEOUT", 75)) / 4:
+            self.hang_up()
         if not hasattr(self._local, "http"):
             self._local.http = requests.Session()
             self._local.http.trust_env = False
@@ -266,6 +271,7 @@ class Sidecar:
                 self._local.http.headers["Authorization"] = f"Bearer {key}"
         kwargs.setdefault("timeout", 60 * PATIENCE)
         answer = self._local.http.request(method, self.url + path, **kwargs)
+        self._local.used = time.monotonic()
         if not kwargs.get("stream"):
             answer.raw = None  # read already; as long as it is kept, urllib3 2 keeps the connection open beyond hang_up()
         return answer
@@ -289,7 +295,7 @@ class Sidecar:
     def sessions(self):
         return self.request("GET", "/sessions").json()["sessions"]
 
-    def raw(self, data, deadline=5.0, shut=False):
+    def raw(self, data, deadline=15.0, shut=False):
         """Sends bytes as they are and returns all that comes back before the server closes or `deadline`."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=deadline * PATIENCE) as sock:
             received = b""

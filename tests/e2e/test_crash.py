@@ -34,7 +34,7 @@ def test_a_crash_is_reported(own, name):
     work = victim.in_background("while True: pass", timeout=60)
     eventually(lambda: works(pid), "it runs")
     os.kill(pid, getattr(signal, name))
-    work.result(10)
+    work.result()
     eventually(lambda: not alive(pid), "the worker is gone")
     (line,) = eventually(lambda: crashes(own), "the crash is in the log")
     assert line["level"] == "ERROR" and line["pid"] == pid and line["session"] == victim.id
@@ -82,7 +82,7 @@ def test_a_crash_behind_a_half_sent_frame(own):
     work = session.in_background("while True: print('x' * 5000)", timeout=60)
     eventually(lambda: works(pid), "it runs")
     os.kill(pid, signal.SIGSEGV)
-    work.result(10)
+    work.result()
     eventually(lambda: not alive(pid), "the worker is gone")
     assert not [line for line in own.log_lines() if line["event"] == "protocol_violation"]
     assert own.metric("codemode_worker_deaths_total") == 1

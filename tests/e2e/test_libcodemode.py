@@ -173,7 +173,7 @@ def test_stopping_lets_tools_finish():
         eventually(lambda: running.running(), "it was sent")
         tools.call("count")
         tools.process.stdin.close()
-        assert running.result(10).success
+        assert running.result(60 * PATIENCE).success
         assert tools.process.wait(10 * PATIENCE) == 0
 
 

@@ -42,9 +42,9 @@ def test_a_worker_that_dies_while_it_runs(own):
     queued = victim.in_background("x")
     eventually(lambda: victim.info()["queued"] == 1, "the second one is queued")
     os.kill(pid, signal.SIGKILL)
-    reply = work.result(5).json()
+    reply = work.result().json()
     assert reply["state"] == "rolled_back" and "SIGKILL" in reply["error"], reply
-    assert queued.result(5).json()["result"] == "1"
+    assert queued.result().json()["result"] == "1"
     assert other.value("1") == "1"
 
 
@@ -105,7 +105,7 @@ def test_sigterm_lets_running_executions_finish():
             return True  # no new connections is a refusal too
 
         eventually(refusing, "it is not ready any more", 1.2)
-        answer = work.result(10)
+        answer = work.result()
         assert answer.status_code == 200 and answer.json()["result"] == "'finished'"
         assert server.process.wait(10 * PATIENCE) == 0
         eventually(lambda: not any(alive(pid) for pid in family), "no process is left")

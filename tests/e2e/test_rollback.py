@@ -165,7 +165,7 @@ def test_a_busy_session_is_not_rolled_back(session):
     work = session.in_background("import time; time.sleep(0.5); x = 1")
     eventually(lambda: session.info()["state"] == "running", "it runs")
     assert roll_back(session).json()["code"] == "session_busy"
-    assert work.result(5).json()["success"]
+    assert work.result().json()["success"]
     assert session.value("x") == "1"
 
 
@@ -187,7 +187,7 @@ def test_a_running_execution_is_interrupted(session):
     eventually(lambda: session.info()["state"] == "running", "it runs")
     session.computes()
     assert interrupt(session) == {"status": "ok", "interrupted": True}
-    reply = work.result(5).json()
+    reply = work.result().json()
     assert reply["error_type"] == "KeyboardInterrupt" and reply["state"] == "kept" and not reply["timed_out"], reply
     assert session.value("x") == "2"
 
@@ -198,7 +198,7 @@ def test_code_that_will_not_stop_is_ended_and_undone(session):
     eventually(lambda: session.info()["state"] == "running", "it runs")
     session.computes()
     assert interrupt(session)["interrupted"]
-    reply = work.result(5).json()
+    reply = work.result().json()
     assert reply["error_type"] == "KeyboardInterrupt" and reply["state"] == "rolled_back", reply
     assert session.value("x") == "1"
 

@@ -167,7 +167,7 @@ def test_deleting_a_running_session(sidecar):
     queued = session.in_background("1")
     eventually(lambda: session.info()["queued"] == 1, "the second one is queued")
     assert session.delete().status_code == 200
-    for answer in (work.result(5), queued.result(5)):
+    for answer in (work.result(), queued.result()):
         assert answer.status_code == 404 and answer.json()["code"] == "unknown_session"
     eventually(lambda: pid not in sidecar.children(), "its process has ended")
 
