@@ -65,7 +65,7 @@ def rlm_driver(request, rlm_models, tmp_path_factory):
     """A driver with a sidecar. A module may set OWN_SIDECAR (it kills it, or fills it) and ANTHROPIC."""
     module = request.module
     own = getattr(module, "OWN_SIDECAR", False)
-    sidecar = Sidecar({"MAX_SESSIONS": "6"} if own else {})
+    sidecar = Sidecar({"GRACE": "1", **({"MAX_SESSIONS": "6"} if own else {})})
     driver = None
     try:
         folder = tmp_path_factory.mktemp("trajectories")

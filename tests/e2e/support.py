@@ -26,7 +26,8 @@ PATIENCE = float(os.environ.get("CODEMODE_PATIENCE") or 1)
 SECRET = "not-for-sessions-5f2c9a"
 
 #: No tool service: something may listen on the default port of this machine.
-DEFAULTS = {"SPARE_WORKERS": "2", "LOG_LEVEL": "INFO", "GRACE": "1", "CODEMODE_MAIN_APP_TARGET": "none"}
+#: The grace is long enough for a worker that has to wait for a processor.
+DEFAULTS = {"SPARE_WORKERS": "2", "LOG_LEVEL": "INFO", "GRACE": "5", "CODEMODE_MAIN_APP_TARGET": "none"}
 
 
 def eventually(check, what, deadline=15.0, pause=0.02):

@@ -3,6 +3,7 @@
 
 import pytest
 
+from streams import Held
 from support import PATIENCE, Session, eventually
 
 SETTINGS = {
@@ -143,6 +144,7 @@ def test_timeout_of_the_session(sidecar):
     session = open_session(sidecar, timeout=0.3)
     reply = session.run("import time\ntime.sleep(20)")
     assert reply["timed_out"] is True and "0.3 s" in reply["error"]
+    session.ok("import time", timeout=20 * PATIENCE)
     assert session.value("time.sleep(0.5)\n7", timeout=20 * PATIENCE) == "7"
     assert session.value("time.sleep(0.5)\n8", limits={"timeout": 20}) == "8"
     session.delete()
@@ -177,14 +179,13 @@ def test_cpu_time_does_not_count_sleep(sidecar):
 
 def test_queue_at_its_edge(sidecar):
     session = open_session(sidecar, queue=1)
-    first = session.in_background("import time\ntime.sleep(1.5)")
-    eventually(lambda: session.info()["state"] == "running", "the first one runs")
+    first = Held(session)
     second = session.in_background("2")
     eventually(lambda: session.info()["queued"] == 1, "the second one waits")
     answer = session.post("3")
     refused(answer, 429, "limits.queue")
     assert int(answer.headers["Retry-After"]) > 0
-    assert first.result().json()["success"] and second.result().json()["result"] == "2"
+    assert first.result()["success"] and second.result().json()["result"] == "2"
     session.delete()
 
 

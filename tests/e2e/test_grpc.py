@@ -10,7 +10,8 @@ import grpc
 import pytest
 
 from grpc_support import Rpc, code_of
-from support import eventually, running_sidecar
+from streams import Held
+from support import PATIENCE, eventually, running_sidecar
 
 SETTINGS = {"MAX_TIMEOUT": "20", "EXECUTION_TIMEOUT": "10", "MAX_CODE_LENGTH": "10000", "MAX_BODY": "1Mi"}
 
@@ -163,10 +164,9 @@ def test_unknown_methods(rpc):
 
 
 def test_the_clients_deadline_ends_the_execution(rpc, session):
-    began = time.monotonic()
     with pytest.raises(grpc.RpcError) as error:
-        rpc.execute_with_call("n = 1\nwhile True: n += 1", call_timeout=0.5, metadata={"x_session_id": session.id})
-    assert code_of(error) == grpc.StatusCode.DEADLINE_EXCEEDED and time.monotonic() - began < 5
+        rpc.execute_with_call("n = 1\nwhile True: n += 1", call_timeout=1, metadata={"x_session_id": session.id})
+    assert code_of(error) == grpc.StatusCode.DEADLINE_EXCEEDED
     eventually(lambda: session.info()["state"] == "idle", "the execution was interrupted")
     assert session.value("n > 1") == "True"
 
@@ -175,7 +175,7 @@ def test_cancelling_keeps_the_session(rpc, session):
     session.ok("n = 0")
     with concurrent.futures.ThreadPoolExecutor() as pool:
         method = rpc.channel.unary_unary("/codemode.ExecutorService/Execute")
-        request = rpc.v0.ExecutionRequest(code="n = 1\nimport time\ntime.sleep(15)\nn = 2").SerializeToString()
+        request = rpc.v0.ExecutionRequest(code="n = 1\nimport time\ntime.sleep(25)\nn = 2").SerializeToString()
         call = method.future(request, metadata=(("x-session-id", session.id),))
         eventually(lambda: session.info()["state"] == "running", "it runs")
         time.sleep(0.05)
@@ -184,11 +184,20 @@ def test_cancelling_keeps_the_session(rpc, session):
     assert session.value("n") in ("0", "1")
 
 
-def test_calls_of_one_connection_overlap(rpc):
-    began = time.monotonic()
+def test_calls_of_one_connection_overlap(rpc, sidecar):
+    """None of them ends before all of them run."""
+    sessions = [sidecar.create() for _ in range(8)]
+    code = "import time\ntry:\n    time.sleep(20)\nexcept KeyboardInterrupt:\n    result = 'woken'"
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda n: rpc.execute(f"import time\ntime.sleep(0.5)\nresult = {n}").result, range(8)))
-    assert answers == [str(n) for n in range(8)] and time.monotonic() - began < 3.5
+        calls = [pool.submit(rpc.execute, code, timeout=20, call_timeout=60, metadata={"x_session_id": session.id}) for session in sessions]
+        eventually(lambda: sidecar.metric("codemode_executions_running") == 8, "all of them run")
+        for session, call in zip(sessions, calls):
+            while not call.done():  # the first one may have come before the sleep
+                sidecar.request("POST", f"{session.path}/interrupt")
+                time.sleep(0.05)
+    assert {call.result().result for call in calls} <= {"woken", ""}, [call.result() for call in calls]
+    for session in sessions:
+        session.delete()
 
 
 def test_calls_are_counted_and_logged(rpc, sidecar):
@@ -215,19 +224,22 @@ def test_h2load_finds_no_fault(rpc, sidecar, tmp_path):
 
 
 def test_stopping_lets_calls_finish():
-    with running_sidecar(LOG_LEVEL="DEBUG") as sidecar, Rpc(sidecar.port) as rpc:
+    with running_sidecar(LOG_LEVEL="DEBUG", DRAIN_TIMEOUT="300") as sidecar, Rpc(sidecar.port) as rpc:
         method = rpc.channel.unary_unary("/codemode.ExecutorService/Execute")
-        request = rpc.v0.ExecutionRequest(code="import time\ntime.sleep(2)\nresult = 'finished'").SerializeToString()
-        running = method.future(request)
-        eventually(lambda: sidecar.metric("codemode_executions_running") == 1, "it runs")
+        session = sidecar.create()
+        held = Held(session)  # the call waits behind it, as long as we wish
+        request = rpc.v0.ExecutionRequest(code="result = 'finished'").SerializeToString()
+        running = method.future(request, metadata=(("x-session-id", session.id),))
+        eventually(lambda: session.info()["queued"] == 1, "it is there")
         sidecar.hang_up()
         sidecar.process.terminate()
         eventually(lambda: '"event":"stopping"' in sidecar.log_text(), "the server was told to stop")
         with pytest.raises(grpc.RpcError) as error:
-            rpc.execute("1", call_timeout=5)
+            rpc.execute("1")
         assert code_of(error) == grpc.StatusCode.UNAVAILABLE
-        assert rpc.v0.ExecutionResponse.FromString(running.result(20)).result == "finished"
-        assert sidecar.process.wait(20) == 0
+        assert held.result()["success"]
+        assert rpc.v0.ExecutionResponse.FromString(running.result(60 * PATIENCE)).result == "finished"
+        assert sidecar.process.wait(30 * PATIENCE) == 0
         lines = [line for line in sidecar.log_lines() if line["event"] == "grpc_request"]
         assert {line["method"] for line in lines} >= {"/codemode.ExecutorService/Execute"}
         assert all(line["correlation_id"] for line in lines if line["status"] == 0)

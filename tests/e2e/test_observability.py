@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from streams import Held
 from support import SECRET, eventually, running_sidecar
 
 TYPES = {
@@ -74,7 +75,7 @@ def test_counters_follow_the_executions(sidecar, session):
 
 
 def test_running_and_queued(sidecar, session):
-    work = session.in_background("import time; time.sleep(1)")
+    work = Held(session)
     eventually(lambda: sidecar.metric("codemode_executions_running") == 1, "one runs")
     queued = session.in_background("1")
     eventually(lambda: sidecar.metric("codemode_executions_queued") == 1, "one is queued")

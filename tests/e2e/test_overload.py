@@ -43,7 +43,12 @@ def test_computing_executions_take_turns_and_the_rest_is_sent_away():
 
 def test_who_sleeps_keeps_nobody_waiting():
     with support.running_sidecar(MAX_RUNNING="1") as sidecar:
-        sleepers = [sidecar.create().in_background("import time\ntime.sleep(4)\n'slept'") for _ in range(3)]
+        sessions = [sidecar.create() for _ in range(3)]
+        sleepers = [session.in_background("import time\ntime.sleep(100)", timeout=100) for session in sessions]
+        for session in sessions:
+            support.eventually(lambda: session.info()["state"] == "running", "all of them sleep")
         assert sidecar.create().value("6 * 7") == "42"
         assert not any(call.done() for call in sleepers)
-        assert [call.result().json()["result"] for call in sleepers] == ["'slept'"] * 3
+        for session in sessions:
+            session.sidecar.request("POST", f"{session.path}/interrupt")
+        assert [call.result().json()["error_type"] for call in sleepers] == ["KeyboardInterrupt"] * 3

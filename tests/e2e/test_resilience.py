@@ -10,6 +10,7 @@ import time
 import pytest
 import requests
 
+from streams import Held
 from support import PATIENCE, alive, eventually, running_sidecar
 
 
@@ -73,7 +74,7 @@ def test_a_zygote_that_dies_is_replaced(own):
         answer = own.request("POST", "/session")
         return answer.status_code == 200
 
-    eventually(works, "new sessions can be created", 10)
+    eventually(works, "new sessions can be created", 30)
     assert own.create().value("2") == "2"
     assert session.value("x") == "42" and not alive(zygote)
     eventually(lambda: own.request("GET", "/ready").status_code == 200, "it is ready again")
@@ -86,53 +87,49 @@ def test_a_zygote_that_dies_again_and_again(own):
         zygote = own.zygote()
         os.kill(zygote, signal.SIGKILL)
         eventually(lambda: own.zygote() != zygote, "the zygote was replaced")
-        eventually(lambda: own.request("POST", "/session").status_code == 200, "new sessions can be created", 10)
+        eventually(lambda: own.request("POST", "/session").status_code == 200, "new sessions can be created", 30)
     assert session.value("x") == "1"
 
 
 def test_sigterm_lets_running_executions_finish():
-    with running_sidecar(DRAIN_TIMEOUT="10") as server:
+    with running_sidecar(DRAIN_TIMEOUT="300") as server:
         session = server.create()
         family = server.children()
-        work = session.in_background("import time; time.sleep(1.5); 'finished'")
-        eventually(lambda: session.info()["state"] == "running", "it runs")
+        work = Held(session)
         server.process.send_signal(signal.SIGTERM)
 
         def refusing():
             with contextlib.suppress(requests.RequestException):
                 with requests.Session() as http:
-                    return http.get(server.url + "/ready", timeout=2).status_code == 503
+                    return http.get(server.url + "/ready", timeout=20).status_code == 503
             return True  # no new connections is a refusal too
 
-        eventually(refusing, "it is not ready any more", 1.2)
-        answer = work.result()
-        assert answer.status_code == 200 and answer.json()["result"] == "'finished'"
-        assert server.process.wait(10 * PATIENCE) == 0
+        eventually(refusing, "it is not ready any more")
+        assert server.process.poll() is None
+        assert work.result()["result"] == "'finished'"
+        assert server.process.wait(30 * PATIENCE) == 0
         eventually(lambda: not any(alive(pid) for pid in family), "no process is left")
 
 
 def test_drain_has_an_end():
     with running_sidecar(DRAIN_TIMEOUT="1") as server:
         session = server.create()
-        session.in_background("while True: pass")
+        session.in_background("while True: pass", timeout=300)
         eventually(lambda: session.info()["state"] == "running", "it runs")
         family = server.children()
-        started = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(15 * PATIENCE) == 0
-        assert time.monotonic() - started < 6 * PATIENCE
+        assert server.process.wait(30 * PATIENCE) == 0
         eventually(lambda: not any(alive(pid) for pid in family), "no process is left")
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_idle_server_stops_at_once(name):
-    with running_sidecar() as server:
+    """Long before DRAIN_TIMEOUT."""
+    with running_sidecar(DRAIN_TIMEOUT="300") as server:
         server.create().ok("1")
         family = server.children()
-        started = time.monotonic()
         server.process.send_signal(getattr(signal, name))
-        assert server.process.wait(10 * PATIENCE) == 0
-        assert time.monotonic() - started < 3 * PATIENCE
+        assert server.process.wait(30 * PATIENCE) == 0
         eventually(lambda: not any(alive(pid) for pid in family), "no process is left")
 
 
@@ -144,7 +141,7 @@ def test_workers_do_not_outlive_a_killed_server():
         family = server.children()
         server.process.kill()
         server.process.wait()
-        eventually(lambda: not any(alive(pid) for pid in family), "no process is left", 10)
+        eventually(lambda: not any(alive(pid) for pid in family), "no process is left")
 
 
 def test_port_in_use_is_a_clear_error(own):
@@ -153,7 +150,7 @@ def test_port_in_use_is_a_clear_error(own):
     from support import CODEMODE
 
     done = subprocess.run(
-        [CODEMODE, "serve", "--port", str(own.port)], env={"HOST": "127.0.0.1"}, capture_output=True, text=True, timeout=20 * PATIENCE
+        [CODEMODE, "serve", "--port", str(own.port)], env={"HOST": "127.0.0.1"}, capture_output=True, text=True, timeout=60 * PATIENCE
     )
     assert done.returncode not in (0, None) and done.returncode > 0
     assert str(own.port) in done.stdout + done.stderr
@@ -165,6 +162,7 @@ def test_more_connections_than_allowed():
         session = server.create()
         server.hang_up()
         crowd = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(60)]
+        eventually(lambda: len(server.descriptors()) >= server.base_descriptors + 15, "it has taken some")
         time.sleep(0.3)
         assert len(server.descriptors()) < server.base_descriptors + 40
         for sock in crowd:

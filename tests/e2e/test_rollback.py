@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from streams import Held
 from support import alive, eventually, running_sidecar
 
 
@@ -162,10 +163,9 @@ def test_large_changes_are_undone(session):
 
 
 def test_a_busy_session_is_not_rolled_back(session):
-    work = session.in_background("import time; time.sleep(0.5); x = 1")
-    eventually(lambda: session.info()["state"] == "running", "it runs")
+    work = Held(session, "x = 1")
     assert roll_back(session).json()["code"] == "session_busy"
-    assert work.result().json()["success"]
+    assert work.result()["success"]
     assert session.value("x") == "1"
 
 

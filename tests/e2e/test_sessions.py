@@ -4,11 +4,11 @@
 import json
 import re
 import socket
-import time
 
 import pytest
 
-from support import PATIENCE, eventually
+from streams import Held
+from support import eventually
 
 SETTINGS = {"QUEUE_MAX": "4"}
 
@@ -118,43 +118,37 @@ def test_info_of_a_session(session):
     info = session.info()
     assert info["session_id"] == session.id and info["state"] == "idle"
     assert info["executions"] == 1 and info["queued"] == 0 and info["pid"] > 1 and info["memory_bytes"] > 0
-    work = session.in_background("import time; time.sleep(0.5)")
+    work = Held(session)
     eventually(lambda: session.info()["state"] == "running", "the state says running")
-    assert work.result().status_code == 200
+    assert work.result()["success"]
     eventually(lambda: session.info()["state"] == "idle", "the state says idle")
 
 
 def test_executions_of_one_session_queue_in_order(session):
-    session.ok("import time\nseen = []")
-    works = []
-    for number in range(4):
-        works.append(session.in_background(f"time.sleep({0.05 if number else 2}); seen.append({number})"))
-        if number == 0:
-            eventually(lambda: session.info()["state"] == "running", "the first one runs")
-        else:
-            eventually(lambda n=number: session.info()["queued"] == n, "the next one is queued")
-    assert all(work.result().json()["success"] for work in works)
+    session.ok("seen = []")
+    first, works = Held(session, "seen.append(0)"), []
+    for number in range(1, 4):
+        works.append(session.in_background(f"seen.append({number})"))
+        eventually(lambda n=number: session.info()["queued"] == n, "the next one is queued")
+    assert first.result()["success"] and all(work.result().json()["success"] for work in works)
     assert session.value("seen") == "[0, 1, 2, 3]"
 
 
 def test_queue_has_an_end(session):
-    running = session.in_background("import time; time.sleep(1.5)")
-    eventually(lambda: session.info()["state"] == "running", "the first one runs")
-    waiting = []
+    running, waiting = Held(session), []
     for number in range(1, 5):
         waiting.append(session.in_background("1"))
         eventually(lambda n=number: session.info()["queued"] == n, "the next one is queued")
     answer = session.post("1")
     assert answer.status_code == 429 and answer.json()["code"] == "queue_full"
-    assert all(work.result().json()["success"] for work in [running, *waiting])
+    assert running.result()["success"] and all(work.result().json()["success"] for work in waiting)
 
 
 def test_sessions_run_in_parallel(sidecar):
     made = [sidecar.create() for _ in range(5)]
-    started = time.monotonic()
-    works = [session.in_background("import time; time.sleep(1)") for session in made]
-    assert all(work.result().json()["success"] for work in works)
-    assert time.monotonic() - started < 2.5 * PATIENCE
+    works = [Held(session) for session in made]  # each one there, and none ended, when the last one has begun
+    assert [session.info()["state"] for session in made] == ["running"] * 5
+    assert all(work.result()["success"] for work in works)
     for session in made:
         session.delete()
 
@@ -193,14 +187,13 @@ def test_client_that_leaves_interrupts_its_execution(sidecar, session):
 
 
 def test_client_that_leaves_while_queued_never_runs(sidecar, session):
-    session.ok("import time\nran = 0")
-    work = session.in_background("time.sleep(1)")
-    eventually(lambda: session.info()["state"] == "running", "the first one runs")
+    session.ok("ran = 0")
+    work = Held(session)
     sock = disconnect(sidecar, session, "ran = 1")
     eventually(lambda: session.info()["queued"] == 1, "the second one is queued")
     sock.close()
     eventually(lambda: session.info()["queued"] == 0, "it left the queue")
-    assert work.result().json()["success"]
+    assert work.result()["success"]
     assert session.value("ran") == "0"
 
 

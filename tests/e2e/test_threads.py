@@ -3,20 +3,21 @@
 
 import pytest
 
-from support import PATIENCE
 
-
-def test_four_sleeps_take_one_second(session):
+def test_four_sleeps_overlap(session):
+    """The last one has begun before the first one ends."""
     code = """
 import time
 from concurrent.futures import ThreadPoolExecutor
-start = time.monotonic()
+def sleep(n):
+    began = time.monotonic()
+    time.sleep(1)
+    return n, began, time.monotonic()
 with ThreadPoolExecutor(4) as pool:
-    results = list(pool.map(lambda n: time.sleep(1) or n, range(4)))
-results, 0.9 < time.monotonic() - start < 2.5
+    numbers, begins, ends = zip(*pool.map(sleep, range(4)))
+numbers, max(begins) < min(ends), all(0.9 < end - begin for begin, end in zip(begins, ends))
 """
-    reply = session.ok(code)
-    assert reply["result"] == "([0, 1, 2, 3], True)" and reply["execution_time"] < 3 * PATIENCE
+    assert session.value(code) == "((0, 1, 2, 3), True, True)"
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def spin(n):
         counts[n] += 1
 threads = [threading.Thread(target=spin, args=(n,)) for n in range(3)]
 for t in threads: t.start()
-time.sleep(0.5)
+while not all(counts): time.sleep(0.01)
 stop.set()
 for t in threads: t.join()
 all(counts)
@@ -70,9 +71,8 @@ all(counts)
 )
 def test_deadlock_raises_instead_of_hanging(session, code):
     session.ok("kept = 1")
-    reply = session.run(code, timeout=10)
-    assert reply["success"] is False and "deadlock" in reply["error"].lower(), reply
-    assert reply["execution_time"] < 5 * PATIENCE
+    reply = session.run(code, timeout=30)
+    assert reply["success"] is False and not reply["timed_out"] and "deadlock" in reply["error"].lower(), reply
     assert session.value("kept") == "1"
 
 

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from support import PATIENCE, eventually
+from streams import Held
+from support import eventually, running_sidecar
 
 SETTINGS = {"EXECUTION_TIMEOUT": "1.5", "MAX_TIMEOUT": "3"}
 
@@ -22,19 +23,24 @@ FOREVER = {
 }
 
 
-def says_timeout(reply):
-    return reply["success"] is False and "timed out" in reply["error"].lower() and "timeout" in reply["error"].lower()
+@pytest.fixture(scope="module")
+def strict():
+    with running_sidecar(GRACE="0.5") as server:
+        yield server
+
+
+def says_timeout(reply, limit=""):
+    """`limit`: the one that it names, in seconds."""
+    return reply["success"] is False and f"timed out (timeout of {limit}" in reply["error"]
 
 
 @pytest.mark.parametrize("name", sorted(FOREVER))
 def test_timeout_keeps_the_state(session, name):
     session.ok("kept = [1, 2, 3]")
-    started = time.monotonic()
     reply = session.run(FOREVER[name], timeout=0.4)
-    assert says_timeout(reply), reply
+    assert says_timeout(reply, "0.4 s"), reply
     assert reply["state"] == "kept", reply
-    assert time.monotonic() - started < 1.9 * PATIENCE
-    assert 0.3 < reply["execution_time"] < 1.9 * PATIENCE
+    assert reply["execution_time"] > 0.3
     assert session.value("kept") == "[1, 2, 3]"
 
 
@@ -68,35 +74,37 @@ def test_output_before_the_timeout_is_there(session):
 
 @pytest.mark.parametrize("body", [{}, {"timeout": None}, {"timeout": 0}])
 def test_default_limit(session, body):
-    started = time.monotonic()
-    assert says_timeout(session.run("while True: pass", **body))
-    assert 1.2 < time.monotonic() - started < 3.0 * PATIENCE
+    reply = session.run("while True: pass", **body)
+    assert says_timeout(reply, "1.5 s") and reply["execution_time"] > 1.4, reply
 
 
 def test_limit_is_capped(session):
-    started = time.monotonic()
-    assert says_timeout(session.run("while True: pass", timeout=9999))
-    assert 2.7 < time.monotonic() - started < 5 * PATIENCE
+    reply = session.run("while True: pass", timeout=9999)
+    assert says_timeout(reply, "3 s") and reply["execution_time"] > 2.9, reply
 
 
-def test_limit_counts_from_the_start_of_the_run(session):
-    session.ok("import time")
-    first = session.in_background("time.sleep(1)")
-    eventually(lambda: session.info()["state"] == "running", "the first one runs")
-    second = session.in_background("time.sleep(0.3); 5", timeout=0.8)
-    assert first.result().json()["success"] and second.result().json()["result"] == "5"
+def test_limit_counts_from_the_start_of_the_run(strict):
+    """The second one waits longer than its limit is."""
+    session = strict.create()
+    first = Held(session)
+    second = session.in_background("5", timeout=1)
+    eventually(lambda: session.info()["queued"] == 1, "it waits")
+    time.sleep(1.2)
+    assert first.result()["success"] and second.result().json()["result"] == "5"
+    session.delete()
 
 
 def test_others_answer_meanwhile(sidecar, session):
     other = sidecar.create()
-    work = session.in_background("while True: pass", timeout=1.2)
+    work = session.in_background("while True: pass", timeout=3)
     eventually(lambda: session.info()["state"] == "running", "it runs")
-    for number in range(20):
-        started = time.monotonic()
-        assert other.value(str(number)) == str(number)
+    answered = 0
+    while session.info()["state"] == "running":
+        assert other.value(str(answered)) == str(answered)
         assert sidecar.request("GET", "/health").status_code == 200
-        assert time.monotonic() - started < 1 * PATIENCE
-    assert says_timeout(work.result().json())
+        answered += 1
+    assert answered >= 3
+    assert says_timeout(work.result().json(), "3 s")
     other.delete()
 
 
@@ -108,18 +116,16 @@ DEAF = {
 
 
 @pytest.mark.parametrize("name", sorted(DEAF))
-def test_code_that_does_not_yield_is_killed(sidecar, name):
+def test_code_that_does_not_yield_is_killed(strict, name):
     """Either the interrupt takes after all, or the process is ended and the session goes back."""
-    session = sidecar.create()
+    session = strict.create()
     session.ok("kept = 1")
-    started = time.monotonic()
-    reply = session.run(DEAF[name], timeout=0.3)
-    assert says_timeout(reply), reply
-    assert time.monotonic() - started < 4 * PATIENCE
+    reply = session.run(DEAF[name], timeout=0.5)
+    assert says_timeout(reply, "0.5 s"), reply
     assert reply["state"] in ("kept", "rolled_back"), reply
     assert session.value("kept") == "1"
     session.delete()
-    assert sidecar.execute("1")["result"] == "1"
+    assert strict.execute("1")["result"] == "1"
 
 
 def test_interrupt_does_not_reach_the_next_execution(session):
