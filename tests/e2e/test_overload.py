@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who cannot be served now learns when to come again; nobody is slowed down or killed for it."""
 
+import contextlib
+import os
+import subprocess
 import time
 
 import support
@@ -39,6 +42,39 @@ def test_computing_executions_take_turns_and_the_rest_is_sent_away():
         assert first.result().status_code == 404
         assert [call.result().json()["result"] for call in waiting] == ["42", "42"]
         assert sessions[3].value("1") == "1"
+
+
+@contextlib.contextmanager
+def starved(pid):
+    """A process that would compute all the time, and gets next to no time for it."""
+    processor = min(os.sched_getaffinity(0))
+    # Linux may share processors among sessions of processes first: each has one of its own.
+    busy = [subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"], start_new_session=True) for _ in range(20)]
+    try:
+        for other in busy:
+            os.sched_setaffinity(other.pid, {processor})
+        os.sched_setaffinity(pid, {processor})
+        os.setpriority(os.PRIO_PROCESS, pid, 19)
+        yield
+    finally:
+        for other in busy:
+            other.kill()
+            other.wait()
+
+
+def test_who_finds_no_processor_does_not_sleep():
+    """Where there are too many, each uses little: none of them is at rest for that, and makes room for still more."""
+    with support.running_sidecar(MAX_RUNNING="1") as sidecar:
+        first, second = sidecar.create(), sidecar.create()
+        computes = first.in_background("while True: pass", timeout=60)
+        first.computes()
+        with starved(first.pid()):
+            waits = second.in_background("6 * 7")
+            support.eventually(lambda: second.info()["state"] == "queued", "it waits")
+            time.sleep(1.5)
+            assert not waits.done() and first.info()["state"] == "running"
+        first.delete()
+        assert computes.result().status_code == 404 and waits.result().json()["result"] == "42"
 
 
 def test_who_sleeps_keeps_nobody_waiting():
