@@ -282,8 +282,8 @@ class Sidecar:
         if hasattr(self._local, "http"):
             self._local.http.close()
 
-    def create(self):
-        answer = self.request("POST", "/session")
+    def create(self, **limits):
+        answer = self.request("POST", "/session", json={"limits": limits} if limits else None)
         assert answer.status_code == 200, answer.text
         return Session(self, answer.json()["session_id"])
 

@@ -48,6 +48,7 @@ def test_a_crash_is_reported(own, name):
 
 def test_an_idle_worker_reports_too(own):
     session = own.create()
+    session.rest()
     os.kill(session.pid(), signal.SIGSEGV)
     (line,) = eventually(lambda: crashes(own), "the crash is in the log")
     assert "guest: not running" in line["report"]
@@ -57,6 +58,7 @@ def test_an_idle_worker_reports_too(own):
 def test_the_instruction_can_be_looked_up(own):
     """The address in the report is one of the executable, as addr2line and nm have it."""
     session = own.create()
+    session.rest()
     os.kill(session.pid(), signal.SIGSEGV)
     (line,) = eventually(lambda: crashes(own), "the crash is in the log")
     callers = line["report"].split("callers by frame pointers:")[1].split("\n")[0].split()
@@ -72,7 +74,7 @@ def test_the_zygote_reports_to_stderr(own):
     zygote = own.zygote()
     os.kill(zygote, signal.SIGSEGV)
     eventually(lambda: "codemode-sandbox crashed: signal 11 (SIGSEGV), sent by process" in own.log_text(), "its report")
-    eventually(lambda: own.request("POST", "/session").status_code == 200, "new sessions can be created", 10)
+    eventually(lambda: own.request("POST", "/session").status_code == 200, "new sessions can be created", 30)
 
 
 def test_a_crash_behind_a_half_sent_frame(own):

@@ -37,6 +37,7 @@ def test_a_worker_that_dies_takes_nothing_along(own):
 def test_a_worker_that_dies_while_it_runs(own):
     victim, other = own.create(), own.create()
     victim.ok("x = 1")
+    victim.rest()  # as above
     pid = victim.pid()
     work = victim.in_background("x = 2\nwhile True: pass")
     eventually(lambda: victim.info()["state"] == "running", "it runs")

@@ -183,6 +183,7 @@ def interrupt(session):
 def test_a_running_execution_is_interrupted(session):
     assert interrupt(session) == {"status": "ok", "interrupted": False}
     session.ok("x = 1")
+    session.rest()
     work = session.in_background("x = 2\nwhile True: pass")
     eventually(lambda: session.info()["state"] == "running", "it runs")
     session.computes()
@@ -194,6 +195,7 @@ def test_a_running_execution_is_interrupted(session):
 
 def test_code_that_will_not_stop_is_ended_and_undone(session):
     session.ok("x = 1")
+    session.rest()
     work = session.in_background("x = 2; sum(range(10**13))")
     eventually(lambda: session.info()["state"] == "running", "it runs")
     session.computes()

@@ -177,6 +177,7 @@ def disconnect(sidecar, session, code):
 
 def test_client_that_leaves_interrupts_its_execution(sidecar, session):
     session.ok("kept = 1")
+    session.rest()
     code = "log = []\ntry:\n    while True: pass\nfinally:\n    log.append('finally')"
     sock = disconnect(sidecar, session, code)
     eventually(lambda: session.info()["state"] == "running", "it runs")

@@ -90,7 +90,7 @@ SMUGGLES = {
 
 @pytest.mark.parametrize("name", list(SMUGGLES))
 def test_smuggling(stage, name):
-    received = stage.server.raw(SMUGGLES[name], deadline=3)
+    received = stage.server.raw(SMUGGLES[name])
     statuses = [int(part[:3]) for part in received.split(b"HTTP/1.1 ")[1:] if part[:3].isdigit()]
     # The library begins its own refusals twice, and closes: a flaw of its looks, without a second answer behind it.
     assert len(set(statuses)) <= 1 and (len(statuses) <= 1 or statuses[0] >= 400 and b"Connection: close" in received), received
@@ -139,7 +139,7 @@ def test_bodies(stage, name):
     answer = stage.server.request("POST", "/execute", data=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in expected, answer.text[:300]
     assert answer.status_code == 200 or answer.json()["code"]
-    assert time.monotonic() - started < 3 * PATIENCE
+    assert time.monotonic() - started < 20 * PATIENCE
 
 
 # --- names
@@ -272,7 +272,7 @@ def test_chunk_floods(stage, name):
     """Refused, or cut off by BODY_TIMEOUT or MAX_BODY."""
     piece = CHUNK_FLOODS[name]
     data = piece * 100 if name == "endless body" else piece
-    received = stage.server.raw(chunked(data), deadline=6)
+    received = stage.server.raw(chunked(data), deadline=30)
     assert received == b"" or received.split(b" ", 2)[1][:1] == b"4", received[:200]
 
 
@@ -322,7 +322,7 @@ def is_closed(sock):
 def test_slowloris(stage):
     """A byte of a header now and then does not keep a connection for ever; meanwhile others are served."""
     with crowd(stage, 150, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ") as sockets:
-        deadline = time.monotonic() + 12 * PATIENCE
+        deadline = time.monotonic() + 60 * PATIENCE
         while not all(map(is_closed, sockets)):
             assert time.monotonic() < deadline, f"{sum(not is_closed(s) for s in sockets)} of 150 are still open"
             for sock in sockets:
@@ -336,7 +336,7 @@ def test_slowloris(stage):
 def test_slow_bodies(stage):
     head = b"POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"
     with crowd(stage, 100, head) as sockets:
-        deadline = time.monotonic() + 10 * PATIENCE
+        deadline = time.monotonic() + 60 * PATIENCE
         while not all(map(is_closed, sockets)):
             assert time.monotonic() < deadline, "slow bodies are never cut off"
             for sock in sockets:
@@ -349,7 +349,7 @@ def test_slow_bodies(stage):
 def test_connections_that_say_nothing(stage):
     with crowd(stage, 250) as sockets:
         assert stage.server.request("GET", "/health").status_code == 200
-        eventually(lambda: all(map(is_closed, sockets)), "silent connections are closed", 10)
+        eventually(lambda: all(map(is_closed, sockets)), "silent connections are closed", 60)
     stage.server.hang_up()  # the kept one has been silent as long, and may go just now
 
 
@@ -357,10 +357,11 @@ def test_answers_never_read(stage):
     """Large answers for clients that do not read them: held back, then given up."""
     body = json.dumps({"code": "print('x' * 250_000)"}).encode()
     data = request(b"Content-Length: %d" % len(body), body=body, close=None) * 3
+    before = stage.server.metric("codemode_sessions_created_total")
     with crowd(stage, 20, data, receive=4096) as sockets:
-        time.sleep(0.5)
+        eventually(lambda: stage.server.metric("codemode_sessions_created_total") >= before + 20, "all of them are served")
         assert stage.server.request("GET", "/health").status_code == 200
-        eventually(lambda: stage.server.metric("wasm_sessions_active") <= 1, "their sessions end", 10)
+        eventually(lambda: stage.server.metric("wasm_sessions_active") <= 1, "their sessions end", 60)
         for sock in sockets:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
@@ -368,7 +369,7 @@ def test_answers_never_read(stage):
 def test_pipelining_never_read(stage):
     """Ten thousand requests on one connection by a client that reads none of the answers."""
     with crowd(stage, 1, receive=4096) as (sock,):
-        sock.settimeout(3 * PATIENCE)
+        sock.settimeout(5 * PATIENCE)
         with contextlib.suppress(OSError):
             sock.sendall(SECOND * 10_000)
         assert stage.server.request("GET", "/health").status_code == 200
@@ -376,7 +377,7 @@ def test_pipelining_never_read(stage):
 
 def test_early_answer_with_a_body_pending(stage):
     head = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n"
-    received = stage.server.raw(head + b" " * 100_000 + SECOND, deadline=5)
+    received = stage.server.raw(head + b" " * 100_000 + SECOND)
     assert received.count(b"HTTP/1.1 ") <= 1 and b'"version"' not in received
 
 
@@ -394,7 +395,7 @@ def test_clients_that_leave(stage):
         time.sleep(0.002 * (number % 5))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.close()
-    eventually(lambda: session.info()["state"] == "idle" and session.info()["queued"] == 0, "nothing runs for nobody", 10)
+    eventually(lambda: session.info()["state"] == "idle" and session.info()["queued"] == 0, "nothing runs for nobody", 25)
     assert session.value("1") == "1"
     session.delete()
 

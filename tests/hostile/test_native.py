@@ -52,7 +52,7 @@ def takes(call, fd):
 PAST_FILTERS = [335, 336]
 
 
-def probe(stage, script, timeout=3, any_signal=False):
+def probe(stage, script, timeout=20, any_signal=False):
     """KILLED, or the words that the prober answers."""
     answer = stage.server.request("POST", "/execute", json={"code": script.replace("parent", str(stage.pid)), "timeout": timeout})
     if outcome_of(answer) == ROLLED:
@@ -91,7 +91,8 @@ def test_every_system_call(stage):
     refused = probe_all(stage, [f"call {number}" for number in PAST_FILTERS], any_signal=True)
     assert set(refused.values()) <= {KILLED, str(-6)}, refused
     died = len(tried) + list(refused.values()).count(KILLED)
-    assert stage.server.metric("codemode_worker_deaths_total") - before == died >= 1000
+    assert died >= 1000
+    eventually(lambda: stage.server.metric("codemode_worker_deaths_total") - before == died, "each death is counted")
 
 
 def test_the_list_is_short():
@@ -243,7 +244,7 @@ FAULTS = {
 def test_faults(stage, name):
     session = stage.server.create()
     before = stage.server.metrics()
-    answer = session.post(FAULTS[name], timeout=3)
+    answer = session.post(FAULTS[name], timeout=20)
     assert outcome_of(answer) == ROLLED, answer.text
     assert "SIGSEGV" in answer.text or "SIGTRAP" in answer.text, answer.text
     stage.counted(before, {f'codemode_worker_deaths_total{{cause="{CRASH}"}}': 1})
@@ -299,7 +300,7 @@ def test_live_workers_are_locked(stage):
             with open(f"/proc/{pid}/status", encoding="ascii") as file:
                 return dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
 
-        eventually(lambda: status()["Seccomp"] == "2", "the filter is loaded", 5)
+        eventually(lambda: status()["Seccomp"] == "2", "the filter is loaded")
         said = status()
         assert said["NoNewPrivs"] == "1" and said["Threads"] == "1"
         for cap in ("CapInh", "CapPrm", "CapEff", "CapAmb"):

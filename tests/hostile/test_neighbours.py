@@ -2,7 +2,6 @@
 """What sessions could learn of one another, and what one could leave for the next."""
 
 import re
-import statistics
 import time
 
 import pytest
@@ -97,17 +96,16 @@ def test_time_to_refuse_tells_nothing(stage):
     never = "session-" + "0" * 32
 
     def spent(name):
-        times = []
-        for _ in range(60):
-            started = time.perf_counter()
-            answer = stage.server.request("POST", f"/session/{name}/execute", json={"code": "1"})
-            times.append(time.perf_counter() - started)
-        return statistics.median(times), answer
+        started = time.perf_counter()
+        answer = stage.server.request("POST", f"/session/{name}/execute", json={"code": "1"})
+        return time.perf_counter() - started, answer
 
-    (gone_time, gone), (never_time, none) = spent(real.id), spent(never)
+    pairs = [(spent(real.id), spent(never)) for _ in range(100)]  # in turns: whatever else the machine does meets both
+    (_, gone), (_, none) = pairs[-1]
     assert gone.status_code == none.status_code == 404
     assert gone.text.replace(real.id, "") == none.text.replace(never, "")
-    assert abs(gone_time - never_time) < 0.005 * PATIENCE
+    # The fastest ones: what came in between can only have made others slower.
+    assert abs(min(gone for (gone, _), _ in pairs) - min(none for _, (none, _) in pairs)) < 0.005 * PATIENCE
 
 
 def test_greed_of_many(stage):
