@@ -341,6 +341,9 @@ class ServiceRun:
             one, other = ({name: value for name, value in line.items() if not (long and name == "code_blocks")} for line in (one, other))
             assert timeless(one) == timeless(other)
 
+    def done(self):
+        return self._reading.done()
+
     def cancel(self):
         answer = self.service.request("POST", f"/runs/{self.id}/cancel")
         assert answer.status_code == 200, answer.text
@@ -463,7 +466,7 @@ class LibraryRun(Background):
             self.made.cancel()
             return self.done()
 
-        eventually(ended, "the run has ended", 30)
+        eventually(ended, "the run has ended", 60)
 
 
 DRIVERS = {"service": Service, "library": Library}

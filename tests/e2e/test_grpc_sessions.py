@@ -171,7 +171,7 @@ def test_a_slow_reader_holds_nothing_up(sidecar, rpc, made):
         session = rpc.session_call("Get", session_id=made)
         return session.executions == 1 and session.state == "idle"
 
-    eventually(ended, "the code has ended", 15)
+    eventually(ended, "the code has ended", 60)
     if b"__asan_init" not in CODEMODE.read_bytes():  # its allocator gives little back
         assert resident_bytes(sidecar.process.pid) < before + (20 << 20)
     rest = list(events)

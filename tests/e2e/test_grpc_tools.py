@@ -76,14 +76,16 @@ def test_tools_overlap(rpc):
     code = "import asyncio\nresult = len(await asyncio.gather(*(tools['slow'].run() for _ in range(8))))"
     began = time.monotonic()
     assert rpc.execute(code).result == "8"
-    assert time.monotonic() - began < 2 + 3 * PATIENCE
+    assert time.monotonic() - began < 8 * 2, "one after the other takes that long"
 
 
 def test_cancelling_reaches_the_tool():
     with tool_service() as tools, running_sidecar(CODEMODE_MAIN_APP_TARGET=f"127.0.0.1:{tools.port}") as sidecar:
-        with Rpc(sidecar.port) as rpc, pytest.raises(grpc.RpcError) as error:
-            rpc.execute("await tools['slow'].run()", call_timeout=0.5)
-        assert code_of(error) == grpc.StatusCode.DEADLINE_EXCEEDED
+        with Rpc(sidecar.port) as rpc:
+            method = rpc.channel.unary_unary("/codemode.ExecutorService/Execute")
+            call = method.future(rpc.v0.ExecutionRequest(code="await tools['slow'].run()").SerializeToString())
+            tools.wait_begun()
+            call.cancel()
         eventually(lambda: sidecar.metric("codemode_executions_running") == 0, "the execution has ended")
         sidecar.hang_up()
         assert "cancelled 1" in tools.stop()
@@ -113,7 +115,8 @@ class Cutter:
                 threading.Thread(target=self._carry, args=(client,), daemon=True).start()
 
     def _carry(self, client):
-        end = time.monotonic() + self.dice.uniform(0.01, 0.25)
+        # Longer and longer: a machine on which each cut came too soon would never give an answer.
+        end = time.monotonic() + self.dice.uniform(0.01, 0.25) * (1 + self.cuts / 50)
         with client, socket.create_connection(("127.0.0.1", self.target)) as server, contextlib.suppress(OSError):
             while self.calm or time.monotonic() < end:
                 for ready in select.select([client, server], [], [], 0.005)[0]:

@@ -88,10 +88,14 @@ class Tools:
             json_format.ParseDict(context, request.context)
         return self.ask("CallTool", request, self.rpc.v0.ToolCallResponse, **more)
 
+    def wait_begun(self):
+        """Until the tool `slow` has begun, which says so."""
+        assert self.process.stdout.readline() == "begun\n"
+
     def stop(self):
         """What it says at its end."""
         self.rpc.close()
-        out, _ = self.process.communicate("", timeout=20 * PATIENCE)
+        out, _ = self.process.communicate("", timeout=60 * PATIENCE)
         assert self.process.returncode == 0
         return out
 
@@ -148,8 +152,10 @@ def test_calls_overlap_and_can_be_cancelled(tools):
         errors = [future.exception() for future in running]
     assert all(error.code() == grpc.StatusCode.DEADLINE_EXCEEDED for error in errors)
     with tool_service() as own:
-        with pytest.raises(grpc.RpcError):
-            own.call("slow", timeout=0.3)
+        method = own.rpc.channel.unary_unary("/codemode.ToolService/CallTool")
+        call = method.future(own.rpc.v0.ToolCallRequest(tool_name="slow").SerializeToString())
+        own.wait_begun()
+        call.cancel()
         assert "cancelled 1" in own.stop()
 
 
@@ -170,11 +176,10 @@ def test_tools_need_the_key():
 def test_stopping_lets_tools_finish():
     with tool_service() as tools, concurrent.futures.ThreadPoolExecutor(2) as pool:
         running = pool.submit(tools.call, "slow")
-        eventually(lambda: running.running(), "it was sent")
-        tools.call("count")
+        tools.wait_begun()
         tools.process.stdin.close()
         assert running.result(60 * PATIENCE).success
-        assert tools.process.wait(10 * PATIENCE) == 0
+        assert tools.process.wait(30 * PATIENCE) == 0
 
 
 # --- TLS, with certificates asked of both sides

@@ -106,7 +106,7 @@ def test_a_service_that_is_killed_leaves_no_process_behind(tmp_path):
         service.process.kill()
         service.process.wait()
         assert family
-        eventually(lambda: not any(map(alive, family)), "its processes have ended", 10)
+        eventually(lambda: not any(map(alive, family)), "its processes have ended")
 
 
 def test_fifty_runs_at_once(service):
@@ -114,13 +114,13 @@ def test_fifty_runs_at_once(service):
     with concurrent.futures.ThreadPoolExecutor(50) as pool:
 
         def infer(number):
-            told = requests.post(service.url + "/infer", json={"query": "q", "context": f"mine {number}"}, timeout=120)
+            told = requests.post(service.url + "/infer", json={"query": "q", "context": f"mine {number}"}, timeout=300)
             return told.json().get("answer")
 
         answers = [pool.submit(infer, number) for number in range(50)]
         service.models.wait(lambda m: m.in_flight == 50, "all fifty have run a block", 60)
         service.models.open("all")
-        assert [told.result(120) for told in answers] == [f"mine {number}" for number in range(50)]
+        assert [told.result(300) for told in answers] == [f"mine {number}" for number in range(50)]
 
 
 def test_what_stays_of_two_hundred_runs(service):
@@ -131,17 +131,23 @@ def test_what_stays_of_two_hundred_runs(service):
         with concurrent.futures.ThreadPoolExecutor(6) as pool:
             def infer(number):
                 body = {"query": "q", "context": "x" * 100_000}
-                return requests.post(service.url + "/infer", json=body, timeout=120).json().get("answer")
+                return requests.post(service.url + "/infer", json=body, timeout=300).json().get("answer")
 
             assert set(pool.map(infer, range(count))) == {"r" * 1000}
         service.models.requests.clear()
         eventually(lambda: len(descendants(service.process.pid)) <= resting, "no session's process is left", 20)
-        return service.rss(), resident_bytes(sidecar_of(service)), len(os.listdir(f"/proc/{service.process.pid}/fd"))
 
     resting = len(descendants(service.process.pid)) + 1
-    before = many(40)
-    after = many(200)
-    assert after[0] <= before[0] + 8 * MB, (before, after)
-    assert after[1] <= before[1] + 8 * MB, (before, after)
-    assert after[2] <= before[2] + 8, (before, after)
+    def held():
+        return service.rss(), resident_bytes(sidecar_of(service)), len(os.listdir(f"/proc/{service.process.pid}/fd"))
+
+    def grown():
+        """By how much, where it is too much. Both give memory back a second after they had use for it."""
+        growth = [now - then for now, then in zip(held(), before)]
+        return growth if any(more > most for more, most in zip(growth, (8 * MB, 8 * MB, 8))) else None
+
+    many(40)
+    before = held()
+    many(200)
+    eventually(lambda: not grown(), "memory and descriptors are as they were", 20)
     assert KEY not in service.log_text()

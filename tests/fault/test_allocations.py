@@ -27,7 +27,7 @@ def test_each_allocation_of_a_running_server(own, plan, call):
     else:
         pytest.fail("a life takes more allocations than expected")
     assert nth > 1 or call == "realloc", "nothing was made to fail"
-    eventually(lambda: life(own, False), "everything works again", 10)
+    eventually(lambda: life(own, False), "everything works again", 30)
 
 
 def test_each_allocation_of_a_start(plan, call="calloc"):

@@ -47,8 +47,8 @@ def test_a_caller_who_comes_while_there_is_no_zygote(own, plan):
     os.kill(own.zygote(), signal.SIGKILL)
     eventually(lambda: plan.failed("posix_spawn") > 0, "the start has failed")
     assert own.request("GET", "/ready").status_code == 503
-    answer = requests.post(own.url + "/session", timeout=30)
+    answer = requests.post(own.url + "/session", timeout=60)
     assert answer.status_code == 503 and answer.json()["code"] == "sandbox_unavailable", answer.text
     assert answer.headers["Retry-After"]
     plan.clear("posix_spawn")
-    eventually(lambda: own.request("POST", "/session").status_code == 200, "sessions can be created again", 10)
+    eventually(lambda: own.request("POST", "/session").status_code == 200, "sessions can be created again", 30)

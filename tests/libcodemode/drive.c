@@ -311,6 +311,8 @@ static void echo(void *arg, struct codemode_call *call)
 static void slow(void *arg, struct codemode_call *call)
 {
     (void)arg;
+    puts("begun");
+    fflush(stdout);
     for (int i = 0; i < 200 && !codemode_call_cancelled(call); i++)
         usleep(10000);
     cancelled += codemode_call_cancelled(call);

@@ -50,7 +50,7 @@ class Executor:
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
-        end = time.monotonic() + 20 * PATIENCE
+        end = time.monotonic() + 60 * PATIENCE
         while not self._events("serving"):
             assert self.process.poll() is None and time.monotonic() < end, f"the executor does not serve:\n{self.log()}"
             time.sleep(0.01)
@@ -66,14 +66,14 @@ class Executor:
     def kill(self):
         """Ends it the hard way; its sandbox ends with it."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
         self._log.close()
 
     def stop(self):
         if self.process.poll() is None:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(20 * PATIENCE)
+                self.process.wait(60 * PATIENCE)
             if self.process.poll() is None:
                 self.kill()
                 raise AssertionError("the executor did not end")

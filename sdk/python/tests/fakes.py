@@ -42,7 +42,7 @@ class FakeExecutor(codemode_pb2_grpc.ExecutorServiceServicer):
         return codemode_pb2.HealthResponse(status="unreachable", version="0.1.0", main_app_target="localhost:50051")
 
     def stop(self):
-        self.server.stop(0).wait(5)
+        self.server.stop(0).wait(30)
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ class ToolCaller:
             request.context.CopyFrom(to_struct(context, "context"))
         return request
 
-    def start(self, name, arguments, context=None, call=None, correlation=None, timeout=10):
+    def start(self, name, arguments, context=None, call=None, correlation=None, timeout=60):
         metadata = list(self.metadata)
         if call:
             metadata.append(("x-codemode-call", call))
@@ -79,7 +79,7 @@ class ToolCaller:
         return self.stub.CallTool.future(self.request(name, arguments, context), timeout=timeout, metadata=metadata)
 
     def answer(self, name, arguments, **more):
-        return self.start(name, arguments, **more).result(15)
+        return self.start(name, arguments, **more).result(60)
 
     def result(self, name, arguments, **more):
         from codemode.core.values import from_struct
@@ -96,7 +96,7 @@ class ToolCaller:
     def tools(self):
         from google.protobuf import empty_pb2
 
-        return {tool.name: tool for tool in self.stub.ListTools(empty_pb2.Empty(), metadata=self.metadata, timeout=5).tools}
+        return {tool.name: tool for tool in self.stub.ListTools(empty_pb2.Empty(), metadata=self.metadata, timeout=30).tools}
 
     def close(self):
         self.channel.close()

@@ -30,7 +30,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         size = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(size)) if size else None
         self.server.seen.append((self.command, self.path, body, dict(self.headers), self.client_address[1]))
-        status, headers, reply = self.server.replies.get(timeout=5)
+        status, headers, reply = self.server.replies.get(timeout=30)
         if callable(reply):
             reply = reply(self)
         if status == 0:
@@ -66,7 +66,7 @@ def server():
 
 @pytest.fixture
 def factory(server):
-    made = SidecarREPLFactory(SidecarExecutionConfig(wasm_service_url=server.url, queue_timeout=1, timeout=2))
+    made = SidecarREPLFactory(SidecarExecutionConfig(wasm_service_url=server.url, queue_timeout=10, timeout=20))
     yield made
     made.close()
 
@@ -176,8 +176,10 @@ def test_nobody_there():
 
 def test_no_answer_in_time(server):
     config = SidecarExecutionConfig(wasm_service_url=server.url, timeout=0.1, queue_timeout=0.1)
-    server.replies.put((200, {}, lambda handler: time.sleep(0.6) or OK))
+    told = threading.Event()
+    server.replies.put((200, {}, lambda handler: told.wait(60) and OK))
     result = SidecarREPLFactory(config).execute_in_session_sync("s", "1")
+    told.set()
     assert result["code"] == "no_answer"
 
 
@@ -192,11 +194,15 @@ def test_cancelled_task_cuts_the_connection(server, factory):
     server.replies.put((0, {}, wait_for_end))
 
     async def cancel():
-        await asyncio.wait_for(factory.execute_in_session("s", "while True: pass"), 0.2)
+        task = asyncio.ensure_future(factory.execute_in_session("s", "while True: pass"))
+        while not server.seen:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await task
 
-    with pytest.raises(asyncio.TimeoutError):
+    with pytest.raises(asyncio.CancelledError):
         asyncio.run(cancel())
-    assert cut.wait(2)
+    assert cut.wait(30)
 
 
 def test_env_context_is_sent_once_and_kept_over_a_fault(server, factory):

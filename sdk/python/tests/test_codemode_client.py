@@ -122,7 +122,7 @@ def test_ids_are_sent_without_being_asked_for_only_where_retries_need_them(fake)
 
 def test_deadline(fake):
     gate = threading.Event()
-    fake.replies = [lambda request, context: gate.wait(10) and None] * 2
+    fake.replies = [lambda request, context: gate.wait(60) and None] * 2
     with ExecutorClient(fake.url, timeout=0.2, retry_enabled=False) as client:
         with pytest.raises(ExecutorTimeoutError, match="correlation_id='cm-"):
             client.execute("1", execution_timeout=0)
@@ -156,7 +156,7 @@ def test_cancelling_withdraws_the_request(fake, client):
 
     def wait(request, context):
         context.add_callback(gone.set)
-        gone.wait(10)
+        gone.wait(60)
 
     fake.replies = [wait]
 
@@ -169,12 +169,12 @@ def test_cancelling_withdraws_the_request(fake, client):
             await task
 
     asyncio.run(main())
-    assert gone.wait(5)
+    assert gone.wait(30)
 
 
 def test_async_calls_overlap(fake, client):
     barrier = threading.Barrier(5)
-    fake.replies = [lambda request, context: barrier.wait(10) and None or ExecutionResponse(success=True)] * 5
+    fake.replies = [lambda request, context: barrier.wait(60) and None or ExecutionResponse(success=True)] * 5
 
     async def main():
         return await asyncio.gather(*(client.execute_async(str(n)) for n in range(5)))
@@ -184,7 +184,7 @@ def test_async_calls_overlap(fake, client):
 
 def test_closing_ends_calls(fake, client):
     gate = threading.Event()
-    fake.replies = [lambda request, context: gate.wait(10) and None]
+    fake.replies = [lambda request, context: gate.wait(60) and None]
     threading.Timer(0.1, client.close).start()
     with pytest.raises(ExecutorClientError, match="closed"):
         client.execute("1")
@@ -327,7 +327,7 @@ def test_tls_fails_closed(secure, pems, how):
         "plain": None,
         "system": {"mode": "system"},
     }[how]
-    with ExecutorClient(secure.url, "k", tls_config=config, retry_enabled=False, timeout=5) as client:
+    with ExecutorClient(secure.url, "k", tls_config=config, retry_enabled=False, timeout=30) as client:
         with pytest.raises(ExecutorConnectionError, match="TLS"):
             client.execute("1")
     assert not secure.seen

@@ -38,7 +38,7 @@ def described(tmp_path_factory):
     made = tmp_path_factory.mktemp("proto") / "set"
     assert shutil.which("protoc"), "protobuf-compiler is one of the packages of the build"
     command = ["protoc", "-I", ROOT / "proto", f"--descriptor_set_out={made}", ROOT / "proto/codemode.proto"]
-    subprocess.run(command, check=True, timeout=30)
+    subprocess.run(command, check=True, timeout=60)
     return descriptor_pb2.FileDescriptorSet.FromString(made.read_bytes()).file[0]
 
 
@@ -67,9 +67,9 @@ def test_stubs(described):
 
 def test_grpc_is_imported_where_it_is_used_only():
     code = "import sys, codemode, codemode.grpc, codemode.config\nassert not {'grpc', 'google.protobuf', 'yaml'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     blocked = "import sys\nsys.modules['grpc'] = None\nfrom codemode import ExecutorClient\nExecutorClient('http://x')"
-    ended = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, timeout=30)
+    ended = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, timeout=60)
     assert "pip install 'codemode[grpc]'" in ended.stderr
 
 

@@ -66,13 +66,13 @@ def application(folder, module, env):
         def ask(path, body=None, **arguments):
             url = f"http://127.0.0.1:{port}{path}?{urllib.parse.urlencode(arguments)}"
             data = None if body is None else json.dumps(body).encode()
-            with urllib.request.urlopen(url, data, timeout=30 * PATIENCE) as answer:
+            with urllib.request.urlopen(url, data, timeout=60 * PATIENCE) as answer:
                 return json.load(answer)
 
         yield ask
     finally:
         process.stdin.close()
-        assert process.wait(20 * PATIENCE) == 0
+        assert process.wait(60 * PATIENCE) == 0
         process.stdout.close()
 
 

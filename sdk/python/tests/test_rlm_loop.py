@@ -275,7 +275,7 @@ def test_cancel_from_another_thread(sidecar):
     with ModelServer(repl("print('begun')\nwhile True: pass")) as models:
         rlm = make(sidecar, models)
         begun = threading.Event()
-        threading.Thread(target=lambda: begun.wait(20) and rlm.cancel(), daemon=True).start()
+        threading.Thread(target=lambda: begun.wait(60) and rlm.cancel(), daemon=True).start()
         rlm._callbacks = (None, None, None, None)
         rlm._listener = lambda: lambda event: event["type"] == "output" and begun.set()
         with pytest.raises(CancellationError) as caught:
@@ -486,5 +486,5 @@ def test_ctrl_c(sidecar):
         )
         models.wait(lambda server: len(server.requests) == 2, "the second turn")
         program.send_signal(signal.SIGINT)
-        said, _ = program.communicate(timeout=20)
+        said, _ = program.communicate(timeout=60)
     assert program.returncode == 0 and said.startswith("cancelled ```repl")

@@ -62,12 +62,16 @@ def test_a_part_ends_without_its_whole():
 
 
 def test_alarms_in_order_and_not_after_a_stop():
-    rang, done = [], threading.Event()
-    stop = alarm(0.02, lambda: rang.append("stopped"))
-    alarm(0.06, lambda: (rang.append("second"), done.set()))
-    alarm(0.03, lambda: rang.append("first"))
-    stop()
-    assert done.wait(5) and rang == ["first", "second"]
+    quick = False
+    while not quick:  # to set them is quick; a machine that keeps us waiting meanwhile says nothing about them
+        rang, done, began = [], threading.Event(), time.monotonic()
+        stop = alarm(0.02, lambda: rang.append("stopped"))
+        alarm(0.06, lambda: (rang.append("second"), done.set()))
+        alarm(0.03, lambda: rang.append("first"))
+        stop()
+        quick = time.monotonic() - began < 0.01
+        assert done.wait(30)
+    assert rang == ["first", "second"]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +234,7 @@ def test_a_session_that_comes_too_late_is_deleted():
         threading.Timer(0.3, sidecar.slow.set).start()
         with pytest.raises(CancellationError):
             Sandbox(Transport(sidecar.url)).create(scope)
-        end = time.monotonic() + 5
+        end = time.monotonic() + 60
         while not any(method == "DELETE" for method, _, _ in sidecar.seen):
             assert time.monotonic() < end
             time.sleep(0.01)
