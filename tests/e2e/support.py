@@ -2,6 +2,7 @@
 """Starting the real sidecar, talking to it, and looking at its processes from outside."""
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -66,6 +67,25 @@ def alive(pid):
     """True while the process runs; a zombie does not count."""
     row = process_table().get(pid)
     return row is not None and row[1] != "Z"
+
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+@contextlib.contextmanager
+def adopting():
+    """Processes whose parent has died become children of ours meanwhile; a function that names those that live. Of all
+    the processes of a machine these are certain to be of this test."""
+
+    def children():
+        return {pid for pid, (parent, _, _) in process_table().items() if parent == os.getpid()}
+
+    library, before = ctypes.CDLL(None, use_errno=True), children()
+    assert library.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    try:
+        yield lambda: [pid for pid in children() - before if os.waitpid(pid, os.WNOHANG)[0] == 0]
+    finally:
+        library.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def resident_bytes(pid):

@@ -2,7 +2,6 @@
 """A server that is told to stop: what it still does, what it refuses, and that nothing outlives it."""
 
 import contextlib
-import ctypes
 import http.client
 import json
 import os
@@ -14,7 +13,7 @@ import time
 import pytest
 
 from streams import Held
-from support import CODEMODE, PATIENCE, SECRET, alive, eventually, listening_port, process_table, running_sidecar
+from support import CODEMODE, PATIENCE, SECRET, adopting, alive, eventually, listening_port, running_sidecar
 
 
 class Line:
@@ -233,32 +232,6 @@ def test_no_worker_outlives_a_killed_server_while_the_zygote_forks():
             server.process.wait()
             gone(family)
             eventually(lambda: not orphans(), "no process is left")
-
-
-PR_SET_CHILD_SUBREAPER = 36
-
-
-@contextlib.contextmanager
-def adopting():
-    """Processes whose server has died become children of ours meanwhile; a function that names those that live."""
-    library, mine = ctypes.CDLL(None, use_errno=True), set(children_of(os.getpid(), zombies=True))
-    assert library.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
-
-    def orphans():
-        living = []
-        for pid in set(children_of(os.getpid(), zombies=True)) - mine:
-            if os.waitpid(pid, os.WNOHANG)[0] == 0:
-                living.append(pid)
-        return living
-
-    try:
-        yield orphans
-    finally:
-        library.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-
-
-def children_of(pid, zombies=False):
-    return [child for child, (parent, state, _) in process_table().items() if parent == pid and (zombies or state != "Z")]
 
 
 def test_hang_up_does_no_harm(slow):

@@ -110,7 +110,7 @@ def context(cert=None, authority=OURS, alpn=None, **settings):
 
 @contextlib.contextmanager
 def dialled(server, tls=None, name="localhost"):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10 * PATIENCE) as sock:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30 * PATIENCE) as sock:
         with (tls or context()).wrap_socket(sock, server_hostname=name) as wrapped:
             yield wrapped
 
@@ -207,7 +207,7 @@ def test_a_client_that_only_stops_sending_is_answered(server):
     """Its request and its close_notify come together. In TLS 1.2 one sees from outside what is application data."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context(maximum_version=ssl.TLSVersion.TLSv1_2).wrap_bio(incoming, outgoing, server_hostname="localhost")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10 * PATIENCE) as sock:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30 * PATIENCE) as sock:
         while True:
             try:
                 tls.do_handshake()
@@ -275,7 +275,7 @@ def test_old_versions(server, version):
     """OpenSSL with the brakes off: its own refusal would prove nothing, the server's alert does."""
     done = subprocess.run(
         ["openssl", "s_client", "-connect", f"127.0.0.1:{server.port}", version, "-cipher", "ALL:@SECLEVEL=0", "-msg"],
-        input=b"", capture_output=True, timeout=20 * PATIENCE, check=False,
+        input=b"", capture_output=True, timeout=60 * PATIENCE, check=False,
     )  # fmt: skip
     text = done.stdout + done.stderr
     if version == "-ssl3" and (b"Unknown option" in text or b"unknown option" in text):
@@ -312,7 +312,7 @@ def test_what_is_not_tls(server, name):
 def test_a_handshake_without_end():
     """A first message that says it has 16 MB: it is not collected."""
     with running_sidecar(verify=str(OURS / "ca.crt"), **{**TLS, "HEAD_TIMEOUT": "600", "IDLE_TIMEOUT": "600"}) as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10 * PATIENCE) as sock:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30 * PATIENCE) as sock:
             sock.sendall(b"\x16\x03\x01\x40\x00\x01\xff\xff\xff" + bytes(16380))
             with pytest.raises(ConnectionError):
                 for _ in range(1000):
@@ -329,10 +329,10 @@ def test_a_client_that_does_not_know_us(server):
 
 def test_slow_handshakes_take_nothing_away():
     """They are let go after HEAD_TIMEOUT, and others are served meanwhile."""
-    settings = {**TLS, "HEAD_TIMEOUT": "1"}
+    settings = {**TLS, "HEAD_TIMEOUT": "3"}
     with running_sidecar(verify=str(OURS / "ca.crt"), **settings) as server:
         hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
-        crowd = [socket.create_connection(("127.0.0.1", server.port), timeout=10 * PATIENCE) for _ in range(60)]
+        crowd = [socket.create_connection(("127.0.0.1", server.port), timeout=30 * PATIENCE) for _ in range(60)]
         for i, sock in enumerate(crowd):
             sock.sendall(hello[: 1 + i % len(hello)])
         assert server.request("GET", "/health").status_code == 200
@@ -341,7 +341,7 @@ def test_slow_handshakes_take_nothing_away():
             with contextlib.suppress(ConnectionError):
                 assert sock.recv(100)[:1] in (b"", b"\x15")
             sock.close()
-        assert time.monotonic() - started < 5 * PATIENCE
+        assert time.monotonic() - started < 25 * PATIENCE
         assert server.metrics()['codemode_tls_handshakes_total{outcome="failed"}'] > 0
 
 

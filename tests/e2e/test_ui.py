@@ -48,7 +48,7 @@ class Page:
     def all(self, selector):
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
-    def one(self, selector, text="", deadline=20):
+    def one(self, selector, text="", deadline=60):
         """The first element that is shown and has the text."""
 
         def found():
@@ -71,7 +71,7 @@ class Page:
         if folder := os.environ.get("CODEMODE_SCREENSHOTS"):
             self.driver.save_screenshot(f"{folder}/{name}.png")
 
-    def status(self, wanted, deadline=40):
+    def status(self, wanted, deadline=60):
         return self.one(".run-title .status", wanted, deadline)
 
 
@@ -263,7 +263,7 @@ def test_failures_say_why(page, service):
     page.status("failed")
     page.one(".failure", "no such key")
     script = root(repl("print('working on it')", before="So far I know little.\n\n"), Reply("slow", delay=30))
-    page.open(service, f"#/run/{start(service, script, max_timeout=1)}")
+    page.open(service, f"#/run/{start(service, script, max_timeout=4)}")
     page.status("failed")
     page.one(".failure h2", "Time is up")
     page.one(".failure", "timeout_exceeded")
