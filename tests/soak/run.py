@@ -96,9 +96,9 @@ async def check_end(world):
     server, violations = world.server, world.violations
     family = world.children()
     server.process.terminate()
-    ended = await world.until(lambda: server.process.poll() is not None, 15)
+    ended = await world.until(lambda: server.process.poll() is not None, 60)
     violations.check("end", ended and server.process.returncode == 0, f"exit status {server.process.poll()} after SIGTERM")
-    gone = await world.until(lambda: not any(map(alive, family)), 5)
+    gone = await world.until(lambda: not any(map(alive, family)), 30)
     violations.check("end", gone, f"still there: {[pid for pid in family if alive(pid)]}")
 
 
