@@ -97,15 +97,22 @@ def descendants(pid):
     return found
 
 
+def named(server, name):
+    """Processes of this name; one that ends meanwhile is none of them."""
+    for pid in descendants(server.process.pid):
+        with contextlib.suppress(FileNotFoundError):
+            if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith(name):
+                yield pid
+
+
 def session_bytes(server):
     """Memory of the session that has most: its process's own pages, and its files in memory, which hold the saved state."""
     most = 0
-    for pid in descendants(server.process.pid):
+    for pid in named(server, "codemode-sandb"):
         with contextlib.suppress(FileNotFoundError):
-            if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith("codemode-sandb"):
-                status = pathlib.Path(f"/proc/{pid}/status").read_text()
-                own = sum(int(re.search(rf"{name}:\s+(\d+) kB", status).group(1)) * 1024 for name in ("RssAnon", "VmPTE"))
-                most = max(most, own + files_bytes(pid))
+            status = pathlib.Path(f"/proc/{pid}/status").read_text()
+            own = sum(int(re.search(rf"{name}:\s+(\d+) kB", status).group(1)) * 1024 for name in ("RssAnon", "VmPTE"))
+            most = max(most, own + files_bytes(pid))
     return most
 
 
@@ -120,8 +127,7 @@ def files_bytes(pid):
 
 def service_bytes(server):
     """Of the service and of its sidecar's gateway, without sessions."""
-    gateways = [pid for pid in descendants(server.process.pid) if pathlib.Path(f"/proc/{pid}/comm").read_text() == "codemode\n"]
-    return sum(resident_bytes(pid) for pid in [server.process.pid, *gateways])
+    return sum(resident_bytes(pid) for pid in [server.process.pid, *named(server, "codemode\n")])
 
 
 def memory(bench, progress):
