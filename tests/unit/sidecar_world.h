@@ -212,7 +212,7 @@ static bool execute(struct connection *c, struct fake *f)
         next = strchr(line, '\n');
         if (!play(c, f, line, next ? (size_t)(next - line) : strlen(line)))
             return false;
-        next += next != NULL;
+        next = next ? next + 1 : NULL;
     }
     say(c->fd, "0\r\n\r\n");
     return true;
