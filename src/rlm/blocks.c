@@ -175,15 +175,44 @@ static size_t skip_white(const char *text, size_t len)
     return n;
 }
 
+static const char thoughts_begin[] = "<think>", thoughts_end[] = "</think>";
+
+#define BEGIN_LEN (sizeof thoughts_begin - 1)
+#define END_LEN   (sizeof thoughts_end - 1)
+
+static bool is_own_line(const char *text, size_t len, size_t from, size_t to)
+{
+    while (from > 0 && is_blank(text[from - 1]))
+        from--;
+    while (to < len && is_blank(text[to]))
+        to++;
+    if (to < len && text[to] == '\r')
+        to++;
+    return (from == 0 || text[from - 1] == '\n') && (to == len || text[to] == '\n');
+}
+
+/* Services that write the opening tag into the prompt leave it out of the reply. */
+static size_t unopened_thoughts(const char *text, size_t len)
+{
+    const char *end = text + len, *found = text;
+
+    while ((found = memmem(found, (size_t)(end - found), thoughts_end, END_LEN))) {
+        size_t at = (size_t)(found - text);
+        found += END_LEN;
+        if (is_own_line(text, len, at, at + END_LEN))
+            return memmem(text, at, thoughts_begin, BEGIN_LEN) ? 0 : at + END_LEN;
+    }
+    return 0;
+}
+
 size_t cm_reply_thoughts(const char *text, size_t len)
 {
-    static const char begin[] = "<think>", end[] = "</think>";
     size_t at = skip_white(text, len);
 
-    if (len - at < sizeof begin - 1 || memcmp(text + at, begin, sizeof begin - 1) != 0)
-        return 0;
-    const char *found = memmem(text + at, len - at, end, sizeof end - 1);
-    return found ? (size_t)(found - text) + sizeof end - 1 : len;
+    if (len - at < BEGIN_LEN || memcmp(text + at, thoughts_begin, BEGIN_LEN) != 0)
+        return unopened_thoughts(text, len);
+    const char *found = memmem(text + at, len - at, thoughts_end, END_LEN);
+    return found ? (size_t)(found - text) + END_LEN : len;
 }
 
 int cm_reply_read(const char *text, size_t len, struct cm_reply *ret)

@@ -20,6 +20,7 @@ _CLOSE_BLANKS = 3
 
 #: Lines that mean something: fences, and answers.
 _LINE = re.compile(r"^([ \t]*)(?:(`{3,}|~{3,})([^\n]*)|FINAL(_VAR)?\()", re.MULTILINE)
+_THOUGHTS_END = re.compile(r"^[ \t]*(</think>)[ \t]*\r?$", re.MULTILINE)
 _LINE_ENDS = re.compile(r"[ \t\r]*(?:\n|\Z)")
 _PARENTHESIS = re.compile(r"[()]")
 _VARIABLE = re.compile(r"([^)\n]*)\)")
@@ -90,7 +91,8 @@ def read_reply(reply: str) -> Reading:
 def thoughts(reply: str) -> int:
     """How much of its beginning is a model's thoughts."""
     if not reply.lstrip(" \t\r\n").startswith("<think>"):
-        return 0
+        unopened = _THOUGHTS_END.search(reply)  # services that write the opening tag into the prompt leave it out of the reply
+        return unopened.end(1) if unopened and "<think>" not in reply[: unopened.start(1)] else 0
     end = reply.find("</think>")
     return len(reply) if end < 0 else end + len("</think>")
 
