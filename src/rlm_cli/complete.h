@@ -21,8 +21,15 @@ struct view {
     bool colours;
     bool line; /* it stands there */
     char what[160]; /* is done now */
-    unsigned char depth[NODES_MAX]; /* of the nodes, and */
-    double call[NODES_MAX]; /* the sub-query that each of them answers */
+    struct view_node {
+        double call; /* the sub-query that it answers */
+        unsigned lines; /* that its block has printed */
+        unsigned char depth;
+    } nodes[NODES_MAX];
+    unsigned printing; /* the node that has printed last, and its line as far as it has come */
+    bool open;
+    size_t piece_len;
+    char piece[256];
     uint64_t started_ns;
     unsigned turns, calls, open_calls;
     double input, output, cost;

@@ -17,6 +17,8 @@
 #define OUTPUT_LINES 6
 #define LINE_BYTES   160
 #define STATUS_BYTES 512
+#define CODE_MARK    "  │ "
+#define OUTPUT_MARK  "  → "
 #define COLUMNS      80 /* where the terminal does not say */
 #define DIM          "\033[2m"
 #define BOLD         "\033[1m"
@@ -80,14 +82,6 @@ void view_tick(struct view *v)
     fputs(style(v, PLAIN), v->out);
     fflush(v->out);
     v->line = true;
-}
-
-void view_end(struct view *v)
-{
-    if (!v->out)
-        return;
-    clear_line(v);
-    fflush(v->out);
 }
 
 /* Events */
@@ -176,13 +170,17 @@ static const char *text(struct event *e, int m)
 
 /* Writing */
 
-static void indent(struct view *v, const struct event *e)
+static unsigned node_of(const struct event *e)
 {
     double node = number(e, NODE);
-    unsigned depth = node >= 0 && node < NODES_MAX ? v->depth[(unsigned)node] : 0;
 
+    return node >= 0 && node < NODES_MAX ? (unsigned)node : 0;
+}
+
+static void indent(struct view *v, unsigned node)
+{
     clear_line(v);
-    for (unsigned i = 0; i < depth && i < 20; i++)
+    for (unsigned i = 0; i < v->nodes[node].depth && i < 20; i++)
         fputs("    ", v->out);
 }
 
@@ -196,36 +194,55 @@ static void put_line(struct view *v, const char *from, size_t len)
         fputs(" …", v->out);
 }
 
-static void put_lines(struct view *v, const struct event *e, const char *mark, const char *from, unsigned most)
+static void put_quiet(struct view *v, unsigned node, const char *mark, const char *from, size_t len)
 {
-    unsigned n = 0, more = 0;
+    indent(v, node);
+    fprintf(v->out, "%s%s", style(v, DIM), mark);
+    put_line(v, from, len);
+    fprintf(v->out, "%s\n", style(v, PLAIN));
+}
 
-    for (const char *end; *from; from = *end ? end + 1 : end) {
-        end = from + strcspn(from, "\n");
-        if (n++ >= most) {
-            more++;
-            continue;
-        }
-        indent(v, e);
-        fprintf(v->out, "%s%s", style(v, DIM), mark);
-        put_line(v, from, (size_t)(end - from));
-        fprintf(v->out, "%s\n", style(v, PLAIN));
-    }
+static void put_more(struct view *v, unsigned node, const char *mark, unsigned more)
+{
     if (more == 0)
         return;
-    indent(v, e);
+    indent(v, node);
     fprintf(v->out, "%s%s… %u more line%s%s\n", style(v, DIM), mark, more, more == 1 ? "" : "s", style(v, PLAIN));
+}
+
+/* What a block prints comes in pieces of any size; the first lines of all of them are shown, and how many more there were. */
+
+static void end_line(struct view *v)
+{
+    struct view_node *n = &v->nodes[v->printing];
+
+    if (!v->open)
+        return;
+    if (n->lines++ < OUTPUT_LINES)
+        put_quiet(v, v->printing, OUTPUT_MARK, v->piece, v->piece_len);
+    v->open = false;
+    v->piece_len = 0;
+}
+
+static void end_output(struct view *v, unsigned node)
+{
+    struct view_node *n = &v->nodes[node];
+
+    if (v->printing == node)
+        end_line(v);
+    put_more(v, node, OUTPUT_MARK, n->lines > OUTPUT_LINES ? n->lines - OUTPUT_LINES : 0);
+    n->lines = 0;
 }
 
 static void on_metadata(struct view *v, struct event *e)
 {
-    double node = number(e, NODE), depth = number(e, DEPTH);
+    unsigned node = node_of(e);
+    double depth = number(e, DEPTH);
 
-    if (node >= 0 && node < NODES_MAX && depth >= 0 && depth < 255) {
-        v->depth[(unsigned)node] = (unsigned char)depth;
-        v->call[(unsigned)node] = number(e, CALL);
-    }
-    indent(v, e);
+    if (depth >= 0 && depth < 255)
+        v->nodes[node].depth = (unsigned char)depth;
+    v->nodes[node].call = number(e, CALL);
+    indent(v, node);
     const char *model = text(e, ROOT_MODEL);
     fprintf(v->out, "%s● %s", style(v, BOLD), node > 0 ? "run on " : "");
     put_line(v, model, strlen(model));
@@ -245,13 +262,37 @@ static void on_turn(struct view *v, struct event *e)
 
 static void on_code(struct view *v, struct event *e)
 {
-    put_lines(v, e, "  │ ", text(e, CODE), CODE_LINES);
+    unsigned lines = 0;
+
+    end_output(v, node_of(e));
+    for (const char *from = text(e, CODE), *end; *from; from = *end ? end + 1 : end) {
+        end = from + strcspn(from, "\n");
+        if (lines++ < CODE_LINES)
+            put_quiet(v, node_of(e), CODE_MARK, from, (size_t)(end - from));
+    }
+    put_more(v, node_of(e), CODE_MARK, lines > CODE_LINES ? lines - CODE_LINES : 0);
     snprintf(v->what, sizeof v->what, "code runs");
 }
 
 static void on_output(struct view *v, struct event *e)
 {
-    put_lines(v, e, "  → ", text(e, TEXT), OUTPUT_LINES);
+    unsigned node = node_of(e);
+
+    if (v->printing != node)
+        end_line(v);
+    v->printing = node;
+    for (const char *from = text(e, TEXT), *end; *from; from = end) {
+        end = from + strcspn(from, "\n");
+        size_t len = (size_t)(end - from), room = sizeof v->piece - v->piece_len;
+        len = len < room ? len : room;
+        memcpy(v->piece + v->piece_len, from, len);
+        v->piece_len += len;
+        v->open = true;
+        if (*end) {
+            end++;
+            end_line(v);
+        }
+    }
 }
 
 static void on_subcall_start(struct view *v, struct event *e)
@@ -260,7 +301,7 @@ static void on_subcall_start(struct view *v, struct event *e)
 
     v->calls++;
     v->open_calls++;
-    indent(v, e);
+    indent(v, node_of(e));
     fprintf(v->out, "  ↳ %.3s_query %.0f  ", kind, number(e, CALL));
     put_line(v, model, strlen(model));
     fputs("  \"", v->out);
@@ -279,7 +320,7 @@ static void count(struct view *v, const struct event *e)
 static bool counted(const struct view *v, double call)
 {
     for (unsigned i = 1; i < NODES_MAX; i++)
-        if (v->call[i] == call)
+        if (v->nodes[i].call == call)
             return true;
     return false;
 }
@@ -291,7 +332,7 @@ static void on_subcall_complete(struct view *v, struct event *e)
     v->open_calls -= v->open_calls > 0;
     if (!counted(v, number(e, CALL)))
         count(v, e);
-    indent(v, e);
+    indent(v, node_of(e));
     fprintf(v->out, "  %s↲ %.0f  %.1f s  ", *error ? style(v, RED) : "", number(e, CALL), number(e, DURATION));
     const char *words = *error ? error : preview;
     put_line(v, words, strcspn(words, "\n"));
@@ -303,7 +344,8 @@ static void on_iteration(struct view *v, struct event *e)
     struct cm_json_value *usage = &e->at[USAGE].value;
     struct event u;
 
-    indent(v, e);
+    end_output(v, node_of(e));
+    indent(v, node_of(e));
     fprintf(v->out, "  turn %.0f  %.1f s", number(e, ITERATION), number(e, ITERATION_TIME));
     if (usage->kind == CM_JSON_OBJECT && parse(usage->raw, usage->len, &u)) {
         fprintf(v->out, "  %.0f + %.0f tokens", number(&u, INPUT), number(&u, OUTPUT));
@@ -316,8 +358,17 @@ static void on_iteration(struct view *v, struct event *e)
 
 static void on_compaction(struct view *v, struct event *e)
 {
-    indent(v, e);
+    indent(v, node_of(e));
     fprintf(v->out, "  compaction  %.0f to %.0f tokens\n", number(e, BEFORE), number(e, AFTER));
+}
+
+void view_end(struct view *v)
+{
+    if (!v->out)
+        return;
+    end_output(v, v->printing);
+    clear_line(v);
+    fflush(v->out);
 }
 
 void view_event(struct view *v, const char *type, const char *json, size_t len)

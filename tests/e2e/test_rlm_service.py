@@ -716,6 +716,15 @@ def test_complete(models, tmp_path):
     assert done.returncode == 0 and done.stderr == b"" and told["success"] and told["answer"] == "needle" and told["iterations"] == 2
 
 
+def test_output_in_pieces_is_shown_by_lines(models):
+    """What a block prints comes as it happens: neither half lines nor all of a long output fill the screen."""
+    code = "import time\nfor i in range(40):\n    print('line', end=' ', flush=True)\n    print(i, flush=True)\n    time.sleep(0.002)\nprint('end', end='')"
+    models.script = root(repl(code), repl(answer("'x'")))
+    shown = complete(models, "--query", "q").stderr.decode()
+    lines = [line for line in shown.splitlines() if "→" in line]
+    assert lines == [f"  → line {i}" for i in range(6)] + ["  → … 35 more lines"], shown
+
+
 def test_complete_takes_json(models, tmp_path):
     context = tmp_path / "context.json"
     context.write_text('{"a": [1, 2, 3]}')
