@@ -725,7 +725,9 @@ def grep_model(request):
         found = re.findall(r"\d{3,}", request.last)
         return found[-1] if found else "nothing"
     asked = re.findall(r'"([^"\n]{3,80})"', "\n".join(text for role, text in request.messages if role == "user"))
-    if request.turn == 1 or not asked:
+    if request.turn > 1 and not asked:
+        return repl(answer("'nothing stands in quotation marks in the query'"))
+    if request.turn == 1:
         return repl('print(type(context).__name__, len(context))\nprint(context[:200] if isinstance(context, str) else "")', "Looking first.\n")
     if request.turn == 2:
         code = (

@@ -159,3 +159,6 @@ def test_the_model_that_greps_needs_what_it_is_told():
             text = post(models, messages=[system, *said]).json()["choices"][0]["message"]["content"]
             said.append({"role": "assistant", "content": text})
         assert "finditer" in said[3]["content"] and "'48213'" in said[5]["content"]
+        plain = [{"role": "user", "content": "Which of these is a fruit? Turn 1/9"}, {"role": "assistant", "content": "Looking."}, USER]
+        text = post(models, messages=[system, *plain]).json()["choices"][0]["message"]["content"]
+        assert "quotation marks" in text and 'answer["ready"] = True' in text

@@ -12,6 +12,8 @@ import sys
 
 from rlm import RLM, RLMLogger
 
+if len(sys.argv) != 6:
+    sys.exit(__doc__)
 url, model, reader, path, query = sys.argv[1:]
 rlm = RLM(
     backend="vllm",  # or openai, openrouter, anthropic, ...: what differs is the default URL and the name of the key
