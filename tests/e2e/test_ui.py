@@ -2,6 +2,7 @@
 """The page of the RLM service in a browser: Chromium without a window, against the real service and a scripted model."""
 
 import os
+import re
 
 import pytest
 from selenium import webdriver
@@ -376,20 +377,28 @@ def test_nothing_comes_from_elsewhere(page, service):
 
 
 def test_colours_are_the_readers_choice(page, service):
-    page.open(service, dark=True)
+    """There are two sets of colours. The system says which, until the reader does; that stays."""
+    run, seen = run_deep(service), {}
 
-    def dark():
-        return sum(map(int, page.js("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)"))) < 200
+    def colours():
+        page.one(".tree-row")
+        shown = "(e) => [getComputedStyle(e).backgroundColor, getComputedStyle(e).color, getComputedStyle(e).borderColor]"
+        return page.js(f"[...document.querySelectorAll('body, button, a, .status, .box, .kind, .text')].map({shown})")
 
-    assert dark()
-    page.click("#theme")
-    assert not dark()
-    page.driver.refresh()
-    page.one("#theme")
-    assert not dark()
-    page.click("#theme")
-    assert dark()
-    page.click("#theme")
+    for system in ("light", "dark"):
+        for choice in ("light", "dark", "as the system"):  # the last one stands for the next test, too
+            page.open(service, f"#/run/{run}", dark=system == "dark")
+            page.status("succeeded")
+            eventually(lambda: page.click("#theme") or choice in page.js("document.querySelector('#theme').title"), choice)
+            seen[system, choice] = colours()
+            page.shot(f"colours-{system}-{choice.split()[-1]}")
+            page.driver.refresh()
+            page.status("succeeded")
+            assert colours() == seen[system, choice]
+    sums = {case: sum(map(int, re.findall(r"\d+", found[0][0]))) for case, found in seen.items()}
+    assert sums["light", "as the system"] > 600 and sums["dark", "as the system"] < 200
+    for system in ("light", "dark"):
+        assert seen["light", system] == seen["dark", system] == seen[system, "as the system"]
 
 
 def test_a_key_is_asked_for_and_kept_by_the_tab(page, sidecar, tmp_path):
