@@ -12,6 +12,7 @@
 #define CM_EXECUTOR_INTERNAL_H
 
 #include "base/buf.h"
+#include "base/correlation.h"
 #include "base/hash.h"
 #include "ev/loop.h"
 #include "executor/executor.h"
@@ -20,7 +21,6 @@
 #include "tools/service.h"
 
 #define EXEC_ID_MAX        32
-#define CORRELATION_MAX    128
 #define EXECUTION_NAME_MAX 280
 #define CONTEXT_MAX        (1u << 20) /* bytes of an execution's context that go with each call */
 #define ERROR_TEXT_MAX     4096
@@ -69,7 +69,7 @@ struct job {
     struct allowance allowance; /* the service's */
     char *context; /* of the execution; NULL: none, or too large to go with calls */
     size_t context_len, context_given; /* the latter: that there were */
-    char correlation[CORRELATION_MAX + 1];
+    char correlation[CM_CORRELATION_MAX + 1];
     char name[EXECUTION_NAME_MAX]; /* for the application, which may have seen its calls before */
     struct call *calls;
     uint64_t called; /* calls so far */

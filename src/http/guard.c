@@ -228,26 +228,3 @@ int cm_http_guard(const struct cm_http *h, const struct cm_http_route *route, co
         return guard_file_type(hd, err);
     return route && route->body != CM_BODY_NONE && has_body(hd) ? guard_type(hd, err) : 0;
 }
-
-static bool good_correlation(const char *given)
-{
-    size_t len = strlen(given);
-
-    if (len == 0 || len > CORRELATION_MAX)
-        return false;
-    for (; *given; given++)
-        if (*given <= ' ' || *given > '~' || *given == '"' || *given == '\'')
-            return false;
-    return true;
-}
-
-bool cm_http_correlation(struct cm_http *h, const char *given, char ret[static CORRELATION_MAX + 1])
-{
-    bool good = given && good_correlation(given);
-
-    if (good)
-        memcpy(ret, given, strlen(given) + 1);
-    else
-        snprintf(ret, CORRELATION_MAX + 1, "%s-%llx", h->id_seed, (unsigned long long)++h->id_count);
-    return good;
-}

@@ -7,15 +7,15 @@
 
 #include "access/access.h"
 #include "base/buf.h"
+#include "base/correlation.h"
 #include "ev/loop.h"
 #include "http/http.h"
 
-#define CORRELATION_MAX 128
-#define VARIABLES       3   /* {...} of one path */
-#define VARIABLE_MAX    800 /* with the final NUL; a name of 256 bytes, each of which may be an escape */
-#define EXTRA_HEADERS   8
-#define CONN_MAGIC      0x434f4e4eu
-#define REQUEST_MAGIC   0x52455155u
+#define VARIABLES     3   /* {...} of one path */
+#define VARIABLE_MAX  800 /* with the final NUL; a name of 256 bytes, each of which may be an escape */
+#define EXTRA_HEADERS 8
+#define CONN_MAGIC    0x434f4e4eu
+#define REQUEST_MAGIC 0x52455155u
 
 struct cm_http {
     struct cm_loop *loop;
@@ -34,8 +34,7 @@ struct cm_http {
     uint64_t held;       /* bytes of all request bodies in memory */
     uint64_t held_files; /* and in files */
     uint64_t unread;     /* bytes of all answers and streams that are under way */
-    char id_seed[17];    /* of the correlation ids that we make */
-    uint64_t id_count;
+    struct cm_correlations correlations;
 };
 
 struct conn {
@@ -96,7 +95,7 @@ struct cm_request {
     uint64_t started_ns, received; /* received: bytes of body, also the dropped ones */
     uint64_t unread;               /* its part of http->unread */
     char variables[VARIABLES][VARIABLE_MAX];
-    char correlation[CORRELATION_MAX + 1];
+    char correlation[CM_CORRELATION_MAX + 1];
     bool correlation_is_clients;
     char method[8], path[128]; /* for the log, cut */
     struct answer answer;
@@ -126,8 +125,6 @@ int cm_http_guard(const struct cm_http *h, const struct cm_http_route *route, co
                   struct cm_err *err);
 /* An enum cm_file_kind, or -1: no type that a file may have. `type` may be NULL. */
 int cm_http_file_kind(const char *type);
-/* The given id, or a new one when there is none that could be logged: false then. */
-bool cm_http_correlation(struct cm_http *h, const char *given, char ret[static CORRELATION_MAX + 1]);
 bool cm_http_origin_allowed(const char *origin, const char *allowed);
 bool cm_http_host_is_local(const char *host);
 
@@ -169,6 +166,5 @@ void cm_http_gone(struct cm_request *rq);
 /* Of one that waits: the answer, or the stream, is there. */
 void cm_http_resume(struct cm_request *rq, enum request_state state);
 void cm_http_join_waiting(struct cm_request *rq, void (*gone)(void *arg), void *arg);
-void cm_http_leave_waiting(struct cm_request *rq);
 
 #endif

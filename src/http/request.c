@@ -41,7 +41,7 @@ void cm_http_join_waiting(struct cm_request *rq, void (*gone)(void *arg), void *
         cm_task_post(h->loop, &rq->gone_task, on_gone, rq);
 }
 
-void cm_http_leave_waiting(struct cm_request *rq)
+static void leave_waiting(struct cm_request *rq)
 {
     cm_task_cancel(rq->http->loop, &rq->gone_task);
     rq->conn->waiting = NULL;
@@ -69,7 +69,7 @@ void cm_http_resume(struct cm_request *rq, enum request_state state)
     rq->state = state;
     rq->stream.suspended = false;
     if (state != STREAMING)
-        cm_http_leave_waiting(rq);
+        leave_waiting(rq);
     if (suspended)
         MHD_resume_connection(rq->mhd);
     cm_http_run_soon(rq->http);
@@ -164,7 +164,8 @@ static enum MHD_Result on_headers(struct cm_request *rq, const char *url, const 
     struct cm_err err;
 
     cm_http_headers(rq->mhd, &hd);
-    rq->correlation_is_clients = cm_http_correlation(rq->http, hd.correlation, rq->correlation);
+    rq->correlation_is_clients = cm_correlation_take(&rq->http->correlations, hd.correlation,
+                                                     hd.correlation ? strlen(hd.correlation) : 0, rq->correlation);
     find_route(rq, url, method);
     uint64_t length = declared_length(&hd);
     int rc = cm_http_guard(rq->http, rq->route, &hd, &err);
@@ -324,13 +325,8 @@ bool cm_request_correlation_is_clients(const struct cm_request *rq)
 
 void cm_request_offer_correlation(struct cm_request *rq, const char *id, size_t len)
 {
-    char text[CORRELATION_MAX + 1];
-
-    if (rq->correlation_is_clients || !id || len > CORRELATION_MAX || memchr(id, '\0', len))
-        return;
-    memcpy(text, id, len);
-    text[len] = '\0';
-    rq->correlation_is_clients = cm_http_correlation(rq->http, text, rq->correlation);
+    if (!rq->correlation_is_clients && id)
+        rq->correlation_is_clients = cm_correlation_take(&rq->http->correlations, id, len, rq->correlation);
 }
 
 void cm_request_set_user(struct cm_request *rq, void *user)

@@ -18,7 +18,6 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fd.h"
-#include "base/random.h"
 #include "http/internal.h"
 #include "obs/log.h"
 
@@ -213,7 +212,7 @@ static int join_loop(struct cm_http *h, struct cm_err *err)
 
 static int build(struct cm_http *h, struct cm_err *err)
 {
-    int rc = cm_random_hex(h->id_seed, 16, err);
+    int rc = cm_correlations_init(&h->correlations, err);
 
     if (rc < 0)
         return rc;

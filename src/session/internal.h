@@ -18,6 +18,7 @@
 #include <uthash.h>
 
 #include "base/clock.h"
+#include "base/correlation.h"
 #include "ev/loop.h"
 #include "ipc/channel.h"
 #include "obs/metrics.h"
@@ -33,9 +34,8 @@
 #define CM_TOMB_TTL_S         3600
 #define CM_REVERTED_TEXT                                                                                               \
     "the session's process ended after its newest execution had been answered and before its state was saved"
-#define CM_EXEC_ID_MAX     24
-#define CM_CORRELATION_MAX 128
-#define CM_IMAGE_NAME_MAX  80
+#define CM_EXEC_ID_MAX    24
+#define CM_IMAGE_NAME_MAX 80
 
 enum cm_session_state {
 #define CM_SESSION_STATE(name, text) CM_S_##name,
@@ -60,7 +60,7 @@ struct cm_exec {
     struct cm_sessions *m;
     struct cm_session *session; /* NULL once the answer is under way */
     char id[CM_EXEC_ID_MAX], session_id[CM_SESSION_ID_MAX];
-    char correlation_id[CM_CORRELATION_MAX];
+    char correlation_id[CM_CORRELATION_MAX + 1];
     uint64_t seq; /* id of its frames */
     char *code, *context, *cfg, *tools; /* one allocation, at `code`; the channel's when sent */
     size_t code_len, context_len, cfg_len, tools_len;

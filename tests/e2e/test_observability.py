@@ -20,6 +20,9 @@ TYPES = {
     "codemode_zygote_restarts_total": "counter",
 }
 
+#: A correlation id of the greatest length.
+FIND_ME = "find-me-".ljust(128, "1")
+
 SAMPLE = re.compile(r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{[a-zA-Z_]+="(\\.|[^"\\])*"(,[a-zA-Z_]+="(\\.|[^"\\])*")*\})? (-?[0-9.e+-]+|\+Inf|NaN)')
 
 
@@ -120,13 +123,13 @@ def test_log_lines(sidecar):
         "POST",
         session.path + "/execute",
         json={"code": "word_in_code = 'text in code'\nprint('text in output')\nraise ValueError('text in error')", "context": {"v": "text in context"}},
-        headers={"x-correlation-id": "find-me-1"},
+        headers={"x-correlation-id": FIND_ME},
     )
     execution = answer.json()["execution_id"]
     session.delete()
 
     def of_the_execution():
-        return [line for line in sidecar.log_lines() if line.get("correlation_id") == "find-me-1"]
+        return [line for line in sidecar.log_lines() if line.get("correlation_id") == FIND_ME]
 
     found = eventually(of_the_execution, "the execution is logged")
     assert any(line.get("session") == session.id and line.get("exec") == execution for line in found), found

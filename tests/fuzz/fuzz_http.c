@@ -138,7 +138,7 @@ int cm_executor_run(struct cm_executor *executor, const struct cm_run_request *r
 
     CHECK(req->code_len <= CODE_MAX && cm_utf8_valid(req->code, req->code_len));
     CHECK(!id || strlen(id) < CM_SESSION_ID_MAX);
-    CHECK(req->correlation_id && strlen(req->correlation_id) <= CORRELATION_MAX);
+    CHECK(req->correlation_id && strlen(req->correlation_id) <= CM_CORRELATION_MAX);
     CHECK(req->timeout_s >= 0);
     if (id && strcmp(id, "session-1") != 0)
         return cm_err_set(err, CM_ERR_NO_SESSION, "no session \"%.200s\"", id);

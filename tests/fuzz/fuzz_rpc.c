@@ -132,7 +132,7 @@ int cm_executor_run(struct cm_executor *x, const struct cm_run_request *req, con
     check_json(e->config, e->config_len, '{');
     check_json(req->available_tools, req->available_tools_len, '[');
     CHECK(!req->session || (*req->session && strlen(req->session) < CM_SESSION_ID_MAX));
-    CHECK(e->correlation_id && *e->correlation_id && strlen(e->correlation_id) <= CORRELATION_MAX);
+    CHECK(e->correlation_id && *e->correlation_id && strlen(e->correlation_id) <= CM_CORRELATION_MAX);
     for (int i = 0; e->limits && i < CM_LIMITS; i++)
         CHECK(!(e->limits->named & 1u << i) || e->limits->value.at[i] <= e->caps->at[i]);
     if (e->code_len % 4 == 3)

@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/correlation.h"
 #include "base/err.h"
 #include "base/names.h"
 #include "base/random.h"
@@ -204,6 +205,32 @@ static void urls_are_shown_without_secrets(void **state)
     }
 }
 
+static void correlation_ids(void **state)
+{
+    static const char *const good[] = {"a", "!#$%&()*+,-./:;<=>?@[]^_`{|}~"};
+    static const char *const bad[] = {"", "a b", "a\tb", "a\"", "it's", "\xc3\xa9", "a\x7f"};
+    struct cm_correlations ids;
+    char id[CM_CORRELATION_MAX + 1], first[sizeof id], longest[CM_CORRELATION_MAX + 2];
+    (void)state;
+
+    assert_int_equal(cm_correlations_init(&ids, NULL), 0);
+    assert_false(cm_correlation_take(&ids, NULL, 0, first));
+    for (size_t i = 0; i < CM_COUNT_OF(good); i++) {
+        assert_true(cm_correlation_take(&ids, good[i], strlen(good[i]), id));
+        assert_string_equal(id, good[i]);
+    }
+    for (size_t i = 0; i < CM_COUNT_OF(bad); i++) {
+        assert_false(cm_correlation_take(&ids, bad[i], strlen(bad[i]), id));
+        assert_string_not_equal(id, first);
+        assert_memory_equal(id, first, 17); /* the seed and "-" */
+    }
+    memset(longest, 'x', sizeof longest);
+    assert_true(cm_correlation_take(&ids, longest, CM_CORRELATION_MAX, id));
+    assert_int_equal(strlen(id), CM_CORRELATION_MAX);
+    assert_false(cm_correlation_take(&ids, longest, CM_CORRELATION_MAX + 1, id));
+    assert_false(cm_correlation_take(&ids, "a\0b", 3, id));
+}
+
 static void clock_and_random(void **state)
 {
     char ts[CM_CLOCK_ISO8601_MAX], a[33], b[33];
@@ -223,11 +250,17 @@ static void clock_and_random(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(err_table_and_words),     cmocka_unit_test(err_wrap_cuts_what_does_not_fit),
-        cmocka_unit_test(buf_keeps_its_maximum),   cmocka_unit_test(buf_reserve_and_commit),
-        cmocka_unit_test(utf8_replaces_bad_bytes), cmocka_unit_test(utf8_finds_cut_characters),
-        cmocka_unit_test(names_of_variables),      cmocka_unit_test(utf8_counts_characters),
-        cmocka_unit_test(clock_and_random),        cmocka_unit_test(urls_are_shown_without_secrets),
+        cmocka_unit_test(err_table_and_words),
+        cmocka_unit_test(err_wrap_cuts_what_does_not_fit),
+        cmocka_unit_test(buf_keeps_its_maximum),
+        cmocka_unit_test(buf_reserve_and_commit),
+        cmocka_unit_test(utf8_replaces_bad_bytes),
+        cmocka_unit_test(utf8_finds_cut_characters),
+        cmocka_unit_test(names_of_variables),
+        cmocka_unit_test(utf8_counts_characters),
+        cmocka_unit_test(correlation_ids),
+        cmocka_unit_test(clock_and_random),
+        cmocka_unit_test(urls_are_shown_without_secrets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,22 +31,9 @@ void cm_rpc_unref(struct call *c)
     free(c);
 }
 
-static bool good_id(const char *text, size_t len)
-{
-    for (size_t i = 0; i < len; i++)
-        if (text[i] <= ' ' || text[i] > '~' || text[i] == '"' || text[i] == '\'')
-            return false;
-    return len > 0 && len <= CORRELATION_MAX;
-}
-
 void cm_rpc_correlate(struct call *c, const char *given, size_t len)
 {
-    c->correlation_is_clients = good_id(given, len);
-    if (c->correlation_is_clients)
-        snprintf(c->correlation, sizeof c->correlation, "%.*s", (int)len, given);
-    else
-        snprintf(c->correlation, sizeof c->correlation, "%s-%llx", c->rpc->id_seed,
-                 (unsigned long long)++c->rpc->id_count);
+    c->correlation_is_clients = cm_correlation_take(&c->rpc->correlations, given, len, c->correlation);
 }
 
 struct call *cm_rpc_begin(void *rpc, struct cm_grpc_call *wire, const char *method)
@@ -68,7 +55,7 @@ struct call *cm_rpc_begin(void *rpc, struct cm_grpc_call *wire, const char *meth
     cm_key_caps(c->key, &c->rpc->caps, &c->caps);
     cm_buf_init(&c->out.pending, PENDING_MAX);
     const char *given = cm_grpc_call_metadata(wire, "x-correlation-id");
-    cm_rpc_correlate(c, given ? given : "", given ? strlen(given) : 0);
+    cm_rpc_correlate(c, given, given ? strlen(given) : 0);
     cm_grpc_call_set_user(wire, c);
     DL_APPEND(c->rpc->calls, c);
     return c;

@@ -9,6 +9,7 @@
 
 #include "access/access.h"
 #include "base/buf.h"
+#include "base/correlation.h"
 #include "base/limits.h"
 #include "codemode.pb-c.h"
 #include "codemode_v1.pb-c.h"
@@ -17,10 +18,9 @@
 #include "grpc/server.h"
 #include "session/session.h"
 
-#define RPC_MAGIC       0x52504331u
-#define CORRELATION_MAX 128
-#define KEY_MAX         128 /* bytes of an idempotency key */
-#define PENDING_MAX     262144 /* bytes of output that wait for a client to read what it was sent before */
+#define RPC_MAGIC   0x52504331u
+#define KEY_MAX     128 /* bytes of an idempotency key */
+#define PENDING_MAX 262144 /* bytes of output that wait for a client to read what it was sent before */
 
 struct cm_rpc {
     struct cm_rpc_parts parts;
@@ -29,8 +29,7 @@ struct cm_rpc {
     struct cm_limits defaults, caps;
     size_t answer_max; /* bytes of one message of an answer */
     bool draining;
-    char id_seed[17]; /* of the correlation ids that we make */
-    uint64_t id_count;
+    struct cm_correlations correlations;
 };
 
 /* Output on its way to a client that may be slow. */
@@ -56,7 +55,7 @@ struct call {
     uint64_t started_ns;
     double timeout_s; /* that holds for the execution, as far as it is known here */
     char session[CM_SESSION_ID_MAX]; /* "" for a fresh one */
-    char correlation[CORRELATION_MAX + 1];
+    char correlation[CM_CORRELATION_MAX + 1];
     char idempotency[KEY_MAX + 1];
     bool correlation_is_clients, headed; /* headed: the answer has its headers */
 };

@@ -2,7 +2,6 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
-#include "base/random.h"
 #include "conf/conf.h"
 #include "front/grpc/internal.h"
 
@@ -51,7 +50,7 @@ int cm_rpc_open(const struct cm_rpc_parts *parts, struct cm_rpc **ret, struct cm
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for the gRPC server");
     rpc->parts = *parts;
     cm_rpc_reload(rpc);
-    int rc = cm_random_hex(rpc->id_seed, 16, err);
+    int rc = cm_correlations_init(&rpc->correlations, err);
     if (rc == 0) {
         struct cm_grpc_server_limits limits = limits_of(rpc);
         rpc->server = cm_grpc_server_new(parts->loop, &limits, methods, CM_COUNT_OF(methods), rpc, err);
