@@ -214,7 +214,8 @@ static void put_error(struct live *l, const struct cm_err *err)
     put(l, "error", &data, rc);
 }
 
-static void put_result(struct live *l, const struct cm_exec_result *res)
+/* False: the stream ends with an error in its place. */
+static bool put_result(struct live *l, const struct cm_exec_result *res)
 {
     cm_autobuf struct cm_buf data;
     struct cm_err err;
@@ -223,10 +224,11 @@ static void put_result(struct live *l, const struct cm_exec_result *res)
     int rc = cm_api_write_result(&data, res, l->session, cm_run_id(l->run), NULL);
     if (rc == 0) {
         put(l, "result", &data, 0);
-        return;
+        return true;
     }
     cm_err_set(&err, rc, "the answer could not be written");
     put_error(l, &err);
+    return false;
 }
 
 static void end(struct live *l)
@@ -247,12 +249,11 @@ static void on_done(void *arg, const struct cm_exec_result *res, const struct cm
             put_output(l, i + 1, l->rest[i].bytes, l->rest[i].len);
         l->rest[i].len = 0;
     }
+    bool good = res && put_result(l, res);
     if (!res)
         put_error(l, err);
-    else
-        put_result(l, res);
     l->run = NULL;
-    if (res && l->then && !l->overrun)
+    if (good && l->then && !l->overrun)
         cm_task_post(l->api->loop, &l->next_task, next, l); /* the session is in the middle of its answer */
     else
         end(l);
