@@ -162,7 +162,7 @@ static int put_system(const struct cm_node *n, struct cm_buf *to)
         CM_VAR("custom_tools_section", cm_buf_data(&tools), tools.len),
         {0},
     };
-    if (q->system_prompt)
+    if (q->system_prompt && *q->system_prompt)
         return cm_prompt_fill(to, q->system_prompt, strlen(q->system_prompt), vars);
     if ((rc = cm_prompt_fill(to, text, text_len, vars)) < 0 || q->no_orchestrator)
         return rc;

@@ -90,6 +90,15 @@ def test_a_large_context(service, models, tmp_path):
     assert str(len(text)) in models.requests[0].text
 
 
+def test_contexts_without_text(service, models, tmp_path):
+    path = tmp_path / "empty.txt"
+    path.touch()
+    models.script = root(repl(answer("repr(context)")))
+    with make(service) as rlm:
+        for context, seen in (("", "''"), (path, "''"), ([], "[]"), ({}, "{}"), ("half \ud800", "'half ?'")):
+            assert rlm.completion(context, "What is there?").response == seen
+
+
 def test_a_query_inside_of_the_context(service, models):
     models.script = root(repl(answer("context")))
     with make(service) as rlm:

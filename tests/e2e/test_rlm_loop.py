@@ -136,6 +136,13 @@ def test_another_system_prompt_and_a_prologue(rlm, models):
     assert any("Before anything else: hello." in text for role, text in models.requests[0].messages if role == "user")
 
 
+def test_an_empty_system_prompt_is_none(rlm, models):
+    """Model services refuse a message without text."""
+    models.script = root(repl(answer("1")))
+    assert rlm.run(system_prompt="").answer == "1"
+    assert "`repl`" in models.requests[0].system or "```repl" in models.requests[0].system
+
+
 def test_the_orchestrators_words_can_be_left_out(rlm, models):
     models.script = root(repl(answer("1")))
     rlm.run()

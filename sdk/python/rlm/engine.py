@@ -329,7 +329,7 @@ class Node:
             "custom_tools": custom,
             "custom_tools_section": custom,
         }
-        if plan.system_prompt is not None:
+        if plan.system_prompt:
             return fill(plan.system_prompt, **values)
         return filled("system", **values) + (f"\n\n{prompt('orchestrator')}" if plan.orchestrator else "")
 

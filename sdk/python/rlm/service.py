@@ -38,10 +38,15 @@ def complete_by_service(
     scope.check()
     asked = query or shared_prompt("no_query")
     more: Dict[str, Any] = {}
-    if isinstance(context.value, io.IOBase) or len(context.value) > INLINE:
-        more["context_id"] = client.upload(context.value, context.kind, scope)
+    value = context.value
+    if isinstance(value, io.IOBase) and value.seek(0, io.SEEK_END) == 0:
+        value = ""  # nothing is no body of its own
+    if isinstance(value, io.IOBase) or len(value) > INLINE:
+        more["context_id"] = client.upload(value, context.kind, scope)
+    elif context.kind == "text":
+        more["context"] = value.encode("utf-8", "replace").decode()  # as it comes to a session of our own
     else:
-        more["context"] = context.value if context.kind == "text" else json.loads(context.value)
+        more["context"] = json.loads(value)
     run_id = client.start(asked, **more, **options.to_dict())
     model = options.model or ""
     try:
