@@ -77,8 +77,8 @@ suite_sanitized() {
 # What only computes: run ahead, while the tests wait for their servers.
 computing() {
     [ "${CI:-}" != true ] || ahead "compile with sanitizers" san_build
-    ahead "lint" suite_lint
     ahead "fuzzing" suite_fuzzing
+    ahead "lint" suite_lint # last: it keeps both processors busy when no test is left
 }
 
 run_suites() { # folder filter
@@ -99,8 +99,8 @@ run_suites() { # folder filter
         stage_soft=yes stage "compile with sanitizers" || true # its suite fails then
         suite "end to end, sanitized" sanitized suite_sanitized
     fi
-    suite "lint" lint
     suite "fuzzing" fuzzing
+    suite "lint" lint
 }
 
 verb_test() {
