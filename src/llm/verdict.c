@@ -63,12 +63,21 @@ static void say(struct cm_llm_verdict *v, const char *host, const char *text)
     snprintf(v->reason, sizeof v->reason, "%s: %s", host, text);
 }
 
+/* A URL that is too short, or too long, is what most people begin with. */
+static const char *hint(const struct cm_llm_reader *r, int status)
+{
+    bool asks = status == 404 && r->api == CM_LLM_OPENAI && !strcasestr(r->error, "model");
+
+    return asks ? " (is the base URL what stands before /chat/completions?)" : "";
+}
+
 static void bad_status(const struct cm_llm_reader *r, int status, const char *host, struct cm_llm_verdict *v)
 {
     by_status(r, status, v);
     if (status == 400 || status == 404 || status == 422 || status == 501)
         v->quirk = r->quirk;
-    snprintf(v->reason, sizeof v->reason, "HTTP %d from %s%s%s", status, host, *r->error ? ": " : "", r->error);
+    snprintf(v->reason, sizeof v->reason, "HTTP %d from %s%s%s%s", status, host, hint(r, status), *r->error ? ": " : "",
+             r->error);
 }
 
 /* An error in place of an answer, or in its middle. */

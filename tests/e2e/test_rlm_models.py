@@ -45,6 +45,13 @@ def test_not_tried_again(rlm, models, status):
     assert str(status) in outcome.error and "it says why" in outcome.error
 
 
+def test_a_base_url_that_may_be_wrong_is_asked_for(rlm, models):
+    models.script = fail(404, "Not Found")
+    assert "base URL" in rlm.run().error
+    models.script = fail(404, "The model `root` does not exist", code="model_not_found")
+    assert "base URL" not in rlm.run().error
+
+
 def test_a_prompt_beyond_the_window(rlm, models):
     models.windows = {"root": 20}
     models.script = WORKS

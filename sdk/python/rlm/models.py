@@ -205,7 +205,7 @@ class ModelClient:
         self, model: Model, messages: Sequence[Message], answer: Stream, host: str, reply: Reply, on_delta: Optional[Callable[[str], None]]
     ) -> None:
         if answer.status != 200:
-            raise _refused(answer, host)
+            raise _refused(model, answer, host)
         found = _Words(reply, self.settings.reply_max, on_delta, sum(estimate(message["content"]) for message in messages))
         try:
             streamed, pieces = _shape(answer.pieces())
@@ -420,7 +420,7 @@ def _said(error: Any) -> _Failed:
     return _judged(status, str(named[0]) if named else "", text, f"the service reports: {text}"[:_ERROR_TEXT], 0.0)
 
 
-def _refused(answer: Stream, host: str) -> _Failed:
+def _refused(model: Model, answer: Stream, host: str) -> _Failed:
     raw = b""
     try:
         for piece in answer.pieces():
@@ -436,6 +436,8 @@ def _refused(answer: Stream, host: str) -> _Failed:
         code = str(error.get("code")) if isinstance(error, dict) else ""
     except (ValueError, KeyError, TypeError):
         code = ""
+    if answer.status == 404 and model.api == "openai" and "model" not in text.lower():  # too short, or too long
+        host += " (is the base URL what stands before /chat/completions?)"
     reason = f"HTTP {answer.status} from {host}: {' '.join(text.split())[:_ERROR_TEXT]}"
     pause = answer.header("Retry-After")
     return _judged(answer.status, code, text, reason, float(pause) if pause.isdigit() else 0.0)
