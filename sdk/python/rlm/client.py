@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterator, List, Mapping, 
 from urllib.parse import quote
 
 from . import errors
+from .common import file_size
 from .remote.errors import SidecarUnavailable
 from .remote.transport import Answer, Call, Transport, refusal
 from .running import Running
@@ -163,35 +165,24 @@ class Client:
 
     def trajectory(self, run_id: str) -> List[Dict[str, Any]]:
         """The objects of its trajectory file: one with ``type`` metadata, then iterations."""
-        call = Call()
-        try:
-            with self._transport.open("GET", f"/runs/{quote(run_id, safe='')}/trajectory", timeout=CONTROL_TIMEOUT, call=call) as stream:
-                if stream.status != 200:
-                    raise _refused(stream.answer())
-                return [json.loads(line) for line in stream.read().decode("utf-8", "replace").splitlines() if line.strip()]
-        except SidecarUnavailable as error:
-            raise errors.ServiceError(str(error), code=error.code) from error
+        path = f"/runs/{quote(run_id, safe='')}/trajectory"
+        with _asking(None) as call, self._transport.open("GET", path, timeout=CONTROL_TIMEOUT, call=call) as stream:
+            if stream.status != 200:
+                raise _refused(stream.answer())
+            return [json.loads(line) for line in stream.read().decode("utf-8", "replace").splitlines() if line.strip()]
 
     # --- contexts and conversations
 
     def upload(self, context: Union[str, bytes, BinaryIO], kind: str = "text", scope: Optional[Scope] = None) -> str:
         """Sends a context of any size: ``text``, or ``json`` (its JSON text). A file is sent from its beginning. The id is used up by the
         run that it is given to."""
-        from .sandbox import _file_size
-
         body = context.encode("utf-8", "replace") if isinstance(context, str) else context
-        size = len(body) if isinstance(body, bytes) else _file_size(body)
+        size = len(body) if isinstance(body, bytes) else file_size(body)
         content_type = "application/json" if kind == "json" else "text/plain; charset=utf-8"
         headers = {"Content-Type": content_type, "Content-Length": str(size), "Accept": "application/json"}
-        call = Call()
-        try:
-            with (scope or Scope()).watched(call.abort):
-                with self._transport.open("POST", "/contexts", body, timeout=CONTROL_TIMEOUT, headers=headers, call=call) as stream:
-                    answer = stream.answer()
-        except SidecarUnavailable as error:
-            if scope is not None:
-                scope.check()
-            raise errors.ServiceError(str(error), code=error.code) from error
+        with _asking(scope) as call:
+            with self._transport.open("POST", "/contexts", body, timeout=CONTROL_TIMEOUT, headers=headers, call=call) as stream:
+                answer = stream.answer()
         if answer.status >= 400:
             raise _refused(answer)
         return str(answer.data["context_id"])
@@ -233,14 +224,8 @@ class Client:
     def _json(
         self, method: str, path: str, body: Optional[Dict[str, Any]] = None, timeout: float = CONTROL_TIMEOUT, scope: Optional[Scope] = None
     ) -> Dict[str, Any]:
-        call = Call()
-        try:
-            with (scope or Scope()).watched(call.abort):
-                answer = self._transport.request(method, path, body, timeout=timeout, call=call)
-        except SidecarUnavailable as error:
-            if scope is not None:
-                scope.check()
-            raise errors.ServiceError(str(error), code=error.code) from error
+        with _asking(scope) as call:
+            answer = self._transport.request(method, path, body, timeout=timeout, call=call)
         if answer.status >= 400:
             raise _refused(answer)
         return answer.data
@@ -250,6 +235,19 @@ class Client:
             return self._transport.request("GET", path, timeout=5.0).status == 200
         except SidecarUnavailable:
             return False
+
+
+@contextlib.contextmanager
+def _asking(scope: Optional[Scope]) -> Iterator[Call]:
+    """A request that ends with the scope. Where there is no answer it is a `ServiceError`, or what the scope was broken off with."""
+    call = Call()
+    try:
+        with (scope or Scope()).watched(call.abort):
+            yield call
+    except SidecarUnavailable as error:
+        if scope is not None:
+            scope.check()
+        raise errors.ServiceError(str(error), code=error.code) from error
 
 
 def _body(query: str, context: Any, context_id: Optional[str], options: Mapping[str, Any]) -> Dict[str, Any]:

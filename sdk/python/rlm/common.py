@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import keyword
+import os
 import pathlib
 import re
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, BinaryIO, Dict, Mapping, Optional
 from urllib.parse import urlsplit, urlunsplit
 
 _FOLDER = pathlib.Path(__file__).parent / "shared"
@@ -49,6 +51,13 @@ def filled(name: str, /, **values: Any) -> str:
 def is_variable(name: str) -> bool:
     """Whether a variable can be called this."""
     return name.isidentifier() and not keyword.iskeyword(name)
+
+
+def file_size(file: BinaryIO) -> int:
+    """Bytes of a file or of a BytesIO, which is then at its beginning."""
+    size = os.fstat(file.fileno()).st_size if not isinstance(file, io.BytesIO) else len(file.getbuffer())
+    file.seek(0)
+    return size
 
 
 def shown(url: str) -> str:

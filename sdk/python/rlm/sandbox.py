@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import math
-import os
 import threading
 import time
 from concurrent.futures import Future, wait
@@ -15,6 +13,7 @@ from typing import Any, BinaryIO, Callable, Dict, List, Optional, Union
 from urllib.parse import quote
 
 from . import errors
+from .common import file_size
 from .remote.errors import SidecarError, SidecarUnavailable
 from .remote.transport import Answer, Call, Transport, refusal
 from .scope import Scope, alarm
@@ -120,7 +119,7 @@ class Session:
             body = value.encode("utf-8", "replace")  # half of a surrogate pair is no text outside of Python
         else:
             body = value
-        size = len(body) if isinstance(body, bytes) else _file_size(body)
+        size = len(body) if isinstance(body, bytes) else file_size(body)
         headers = {"Content-Type": types[kind], "Content-Length": str(size), "Accept": "application/json"}
         call = Call()
         with scope.watched(call.abort):
@@ -367,9 +366,3 @@ class _Over(Exception):
 
 def _failed(what: str, error: SidecarError) -> errors.SandboxError:
     return errors.SandboxError(f"{what}: {error.detail}", error.code)
-
-
-def _file_size(file: BinaryIO) -> int:
-    size = os.fstat(file.fileno()).st_size if not isinstance(file, io.BytesIO) else len(file.getbuffer())
-    file.seek(0)
-    return size
