@@ -145,9 +145,9 @@ int cm_request_take_file(struct cm_request *rq, uint64_t *ret_len)
     return fd;
 }
 
-enum cm_file_kind cm_request_file_kind(const struct cm_request *rq)
+enum cm_upload_kind cm_request_upload_kind(const struct cm_request *rq)
 {
-    return (enum cm_file_kind)cm_http_file_kind(cm_request_header(rq, "content-type"));
+    return (enum cm_upload_kind)cm_http_upload_kind(cm_request_header(rq, "content-type"));
 }
 
 void cm_request_drop_body(struct cm_request *rq)

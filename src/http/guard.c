@@ -180,26 +180,26 @@ static int guard_type(const struct headers *hd, struct cm_err *err)
     return cm_err_set(err, CM_ERR_MEDIA_TYPE, "Content-Type: \"%.100s\" is not application/json", type);
 }
 
-int cm_http_file_kind(const char *type)
+int cm_http_upload_kind(const char *type)
 {
     struct cm_media media;
 
     if (!type || !cm_media_read(type, strlen(type), &media))
         return -1;
     if (cm_media_is(&media, "text/plain"))
-        return cm_media_is_utf8(&media) ? CM_FILE_TEXT : -1;
+        return cm_media_is_utf8(&media) ? CM_UPLOAD_TEXT : -1;
     if (cm_media_is_json(&media))
-        return CM_FILE_JSON;
-    return cm_media_is(&media, "application/octet-stream") ? CM_FILE_BYTES : -1;
+        return CM_UPLOAD_JSON;
+    return cm_media_is(&media, "application/octet-stream") ? CM_UPLOAD_BYTES : -1;
 }
 
 /* A file says what it is. A page of an allowed origin may send one; without its origin a page could have sent plain text
  * from a form, anybody's. */
 static int guard_file_type(const struct headers *hd, struct cm_err *err)
 {
-    int kind = cm_http_file_kind(hd->content_type);
+    int kind = cm_http_upload_kind(hd->content_type);
 
-    if (kind >= 0 && (kind != CM_FILE_TEXT || !hd->page || hd->origin))
+    if (kind >= 0 && (kind != CM_UPLOAD_TEXT || !hd->page || hd->origin))
         return 0;
     return cm_err_set(
         err, CM_ERR_MEDIA_TYPE,

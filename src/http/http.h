@@ -30,10 +30,10 @@ enum cm_http_body {
 };
 
 /* What the content type of a file says that it is. */
-enum cm_file_kind {
-    CM_FILE_TEXT, /* text/plain, whose charset, if there is one, is UTF-8 or ASCII. Nobody has looked */
-    CM_FILE_JSON, /* which is UTF-8 whatever charset it says (RFC 8259, section 11) */
-    CM_FILE_BYTES,
+enum cm_upload_kind {
+    CM_UPLOAD_TEXT, /* text/plain, whose charset, if there is one, is UTF-8 or ASCII. Nobody has looked */
+    CM_UPLOAD_JSON, /* which is UTF-8 whatever charset it says (RFC 8259, section 11) */
+    CM_UPLOAD_BYTES,
 };
 
 enum cm_http_key { CM_KEY_OPEN, CM_KEY_NEEDED };
@@ -108,7 +108,7 @@ char *cm_request_body(struct cm_request *rq, size_t *ret_len);
 int cm_request_file(struct cm_request *rq, uint64_t *ret_len);
 int cm_request_take_file(struct cm_request *rq, uint64_t *ret_len);
 /* Others are not let in. */
-enum cm_file_kind cm_request_file_kind(const struct cm_request *rq);
+enum cm_upload_kind cm_request_upload_kind(const struct cm_request *rq);
 /* The same memory, for free(); NULL without memory. It counts among all bodies until the request has ended. */
 char *cm_request_take_body(struct cm_request *rq, size_t *ret_len);
 /* Frees the body's memory early. */

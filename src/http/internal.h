@@ -123,8 +123,8 @@ void cm_http_headers(struct MHD_Connection *mhd, struct headers *ret);
 /* Framing, origin, host and content type. Errors: BAD_REQUEST, FORBIDDEN, MEDIA_TYPE. */
 int cm_http_guard(const struct cm_http *h, const struct cm_http_route *route, const struct headers *hd,
                   struct cm_err *err);
-/* An enum cm_file_kind, or -1: no type that a file may have. `type` may be NULL. */
-int cm_http_file_kind(const char *type);
+/* An enum cm_upload_kind, or -1: no type that a file may have. `type` may be NULL. */
+int cm_http_upload_kind(const char *type);
 bool cm_http_origin_allowed(const char *origin, const char *allowed);
 bool cm_http_host_is_local(const char *host);
 

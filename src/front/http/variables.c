@@ -122,10 +122,10 @@ static void on_done(void *arg, const struct cm_put_result *res, const struct cm_
 static int start(struct cm_request *rq, struct put *p, struct cm_err *err)
 {
     static const enum cm_put_kind kinds[] = {
-        [CM_FILE_TEXT] = CM_PUT_TEXT, [CM_FILE_JSON] = CM_PUT_JSON, [CM_FILE_BYTES] = CM_PUT_BYTES};
+        [CM_UPLOAD_TEXT] = CM_PUT_TEXT, [CM_UPLOAD_JSON] = CM_PUT_JSON, [CM_UPLOAD_BYTES] = CM_PUT_BYTES};
     struct cm_api *a = api_of(rq);
     struct cm_put_request req = {
-        .name = p->name, .kind = kinds[cm_request_file_kind(rq)], .correlation_id = cm_request_correlation(rq)};
+        .name = p->name, .kind = kinds[cm_request_upload_kind(rq)], .correlation_id = cm_request_correlation(rq)};
     struct cm_limits caps;
     int rc = read_name(cm_request_variable(rq, 1), p, err);
 

@@ -165,7 +165,7 @@ static struct context *new_context(struct cm_request *rq, struct cm_err *err)
         free(x);
         return NULL;
     }
-    x->kind = cm_request_file_kind(rq) == CM_FILE_JSON ? CM_CONTEXT_JSON : CM_CONTEXT_TEXT;
+    x->kind = cm_request_upload_kind(rq) == CM_UPLOAD_JSON ? CM_CONTEXT_JSON : CM_CONTEXT_TEXT;
     x->fd = cm_request_take_file(rq, &x->len);
     return x;
 }
@@ -177,7 +177,7 @@ void cm_infer_create_context(struct cm_request *rq)
     uint64_t len = 0;
     bool some = cm_request_file(rq, &len) >= 0;
 
-    if (!some || cm_request_file_kind(rq) == CM_FILE_BYTES) {
+    if (!some || cm_request_upload_kind(rq) == CM_UPLOAD_BYTES) {
         infer_fail(rq, some ? CM_ERR_MEDIA_TYPE : CM_ERR_BAD_REQUEST,
                    some ? "Content-Type: neither text/plain nor application/json" : "the context is empty");
         return;
