@@ -268,7 +268,7 @@ static bool try_again(struct cm_llm_call *c, double retry_after_s)
     if (!v->again || c->told || c->attempts >= config->attempts)
         return false;
     double wait = v->failure == CM_LLM_EMPTY ? 0 : cm_llm_wait(config, c->attempts, retry_after_s, chance());
-    double room = left(c) < config->timeout_s ? left(c) : config->timeout_s;
+    double room = c->deadline_ns ? left(c) : config->timeout_s; /* who has no limit has the patience of an attempt */
     if (wait >= room) {
         size_t n = strlen(v->reason);
         snprintf(v->reason + n, sizeof v->reason - n, "; it wants %.0f s of patience, which is more than is left",

@@ -35,7 +35,8 @@ struct cm_llm_config {
     double idle_timeout_s; /* without a byte of the answer; 120 */
     unsigned attempts; /* 1 to 10; 4 */
     double backoff_s,
-        backoff_max_s; /* wait before attempt n+1: backoff * 2^(n-1) * 0.8..1.2, or Retry-After; 0.5, 30 */
+        backoff_max_s; /* wait before attempt n+1: backoff * 2^(n-1) * 0.8..1.2, or Retry-After, which may take all the time
+                        * that is left; 0.5, 30 */
     uint64_t reply_max; /* bytes of a reply's text; 8 MiB */
     const char
         *prices; /* JSON text: models with prices and windows, beside and over our own (rlm/models.json); or NULL */

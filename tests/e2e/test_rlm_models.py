@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Model services that fail: tried again where that can help, told in the run's error where it cannot, and never fatal."""
 
+import email.utils
 import json
 import time
 
@@ -34,6 +35,22 @@ def test_retry_after_is_heeded(rlm, models):
     assert rlm.run().answer == "worked"
     one, two = models.requests
     assert two.began - one.ended >= 1.9
+
+
+def test_retry_after_may_be_a_date(rlm, models):
+    models.script = lambda request: WORKS if len(models.requests) > 1 else fail(429, retry_after=email.utils.formatdate(time.time() + 3, usegmt=True))
+    assert rlm.run().answer == "worked"
+    one, two = models.requests
+    assert two.began - one.ended >= 1.0
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_timeout": 1000}], ids=["no limit", "limit"])
+def test_retry_after_beyond_what_is_left(rlm, models, limits):
+    """Nobody waits for what comes too late."""
+    models.script = order(fail(429, retry_after=1010), WORKS)
+    outcome = rlm.run(**limits)
+    assert (outcome.answer, outcome.code) == (None, "model_failed") and "1010 s of patience" in outcome.error, outcome.error
+    assert len(models.requests) == 1
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])

@@ -306,8 +306,27 @@ static void retry_after_is_honoured(void **state)
                         "HTTP 429 from host:1: busy; it wants 20 s of patience, which is more than is left");
     assert_true(got.seconds < 5);
     assert_true(last_timeout <= 10);
-    ASK(never, &with_words, 0);
+    ASK(never, &with_words, 0); /* without a limit, the patience is that of an attempt */
     assert_int_equal(got.failure, CM_LLM_RATE_LIMITED);
+    assert_non_null(strstr(got.reason, "of patience"));
+}
+
+/* It may take all the time that is left, also when one attempt has less. */
+static void retry_after_may_be_longer_than_an_attempt(void **state)
+{
+    static const struct step step[] = {{.status = 429, .body = BUSY, .retry_after_s = 0.15},
+                                       {.status = 200, .body = GOOD}};
+    const struct cm_llm_config config = {
+        .timeout_s = 0.1, .attempts = 3, .backoff_s = 0.01, .backoff_max_s = 0.02, .reply_max = 900};
+
+    (void)state;
+    llm = cm_llm_free(llm);
+    assert_int_equal(cm_llm_open(loop, NULL, &config, &llm, NULL), 0);
+    ASK(step, &with_words, 0);
+    assert_int_equal(got.failure, CM_LLM_RATE_LIMITED);
+    ASK(step, &with_words, 50);
+    assert_int_equal(got.failure, CM_LLM_OK);
+    assert_true(got.seconds >= 0.149);
 }
 
 static void the_deadline_is_of_all_attempts(void **state)
@@ -521,6 +540,7 @@ int main(void)
         TEST(attempts_have_an_end),
         TEST(some_failures_do_not_pass),
         TEST(retry_after_is_honoured),
+        TEST(retry_after_may_be_longer_than_an_attempt),
         TEST(the_deadline_is_of_all_attempts),
         TEST(told_words_are_not_told_twice),
         TEST(an_empty_reply_is_tried_once_more),

@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 from urllib.parse import urlsplit
 
 from .remote.errors import SidecarUnavailable
-from .remote.transport import Call, Stream, Transport
+from .remote.transport import Call, Stream, Transport, retry_after
 from .scope import Place, Scope
 from .common import price, shown
 from .sse import Event, events
@@ -84,7 +84,8 @@ class Reply:
 @dataclass(frozen=True)
 class ModelSettings:
     """``timeout`` seconds of one attempt; ``idle_timeout`` seconds without a byte of the answer; ``attempts`` 1 to 10;
-    ``backoff`` seconds before the second attempt, doubled for each further one, up to ``backoff_max``, as is a Retry-After;
+    ``backoff`` seconds before the second attempt, doubled for each further one, up to ``backoff_max``. A Retry-After counts
+    in its place, unless it is beyond the time that the run has left, or ``timeout`` where the run has no limit: then the attempt was the last one;
     ``reply_max`` characters of a reply; ``concurrent`` requests at once."""
 
     timeout: float = 300.0
@@ -99,7 +100,7 @@ class ModelSettings:
 class _Failed(Exception):
     """One attempt's end; `again` when another one may help, without what `quirk` names if there is one."""
 
-    def __init__(self, failure: str, reason: str, again: bool = False, pause: float = 0.0, quirk: str = "") -> None:
+    def __init__(self, failure: str, reason: str, again: bool = False, pause: Optional[float] = None, quirk: str = "") -> None:
         super().__init__(reason)
         self.failure, self.reason, self.again, self.pause, self.quirk = failure, reason, again, pause, quirk
 
@@ -144,8 +145,11 @@ class ModelClient:
                 told = on_delta is not None and bool(reply.text)
                 if not failed.again or told or last:
                     break
-                backoff = self.settings.backoff * 2 ** (reply.attempts - 1) * random.uniform(0.8, 1.2)
-                scope.sleep(min(max(backoff, failed.pause), self.settings.backoff_max))
+                wait = self._pause(failed, reply.attempts)
+                if wait >= _patience(scope, model.timeout or self.settings.timeout):
+                    reply.reason += f"; it wants {wait:.0f} s of patience, which is more than is left"
+                    break
+                scope.sleep(wait)
         reply.seconds = time.monotonic() - started
         if model.api_key and len(model.api_key) >= _KEY_LEAST:  # a service may answer with what it was sent
             reply.reason = reply.reason.replace(model.api_key, "*" * len(model.api_key))
@@ -174,6 +178,13 @@ class ModelClient:
             new = bool(quirk) and quirk not in known
             known.update({quirk} if new else ())
             return new
+
+    def _pause(self, failed: _Failed, attempts: int) -> float:
+        if failed.failure == "empty":
+            return 0.0
+        if failed.pause is not None:
+            return failed.pause
+        return min(self.settings.backoff * 2.0 ** (attempts - 1), self.settings.backoff_max) * random.uniform(0.8, 1.2)
 
     def _place(self, scope: Scope) -> Place:
         return Place(self._places, scope)
@@ -242,6 +253,11 @@ def _join(pieces: Iterator[bytes], limit: int) -> bytes:
         if size > limit:
             raise _Failed("too_large", f"the answer is longer than {limit} bytes")
     return b"".join(found)
+
+
+def _patience(scope: Scope, timeout: float) -> float:
+    left = scope.left()
+    return timeout if left is None else left
 
 
 class _Words:
@@ -417,7 +433,7 @@ def _said(error: Any) -> _Failed:
     text = str(error.get("message") or error) if isinstance(error, dict) else str(error)
     numbers = [code for code in named if isinstance(code, int) and 400 <= code < 600]
     status = (numbers + [_STATUS[name] for name in named if name in _STATUS] + [500])[0]
-    return _judged(status, str(named[0]) if named else "", text, f"the service reports: {text}"[:_ERROR_TEXT], 0.0)
+    return _judged(status, str(named[0]) if named else "", text, f"the service reports: {text}"[:_ERROR_TEXT], None)
 
 
 def _refused(model: Model, answer: Stream, host: str) -> _Failed:
@@ -439,11 +455,10 @@ def _refused(model: Model, answer: Stream, host: str) -> _Failed:
     if answer.status == 404 and model.api == "openai" and "model" not in text.lower():  # too short, or too long
         host += " (is the base URL what stands before /chat/completions?)"
     reason = f"HTTP {answer.status} from {host}: {' '.join(text.split())[:_ERROR_TEXT]}"
-    pause = answer.header("Retry-After")
-    return _judged(answer.status, code, text, reason, float(pause) if pause.isdigit() else 0.0)
+    return _judged(answer.status, code, text, reason, retry_after(answer.header("Retry-After")))
 
 
-def _judged(status: int, code: str, text: str, reason: str, pause: float) -> _Failed:
+def _judged(status: int, code: str, text: str, reason: str, pause: Optional[float]) -> _Failed:
     """What an error has come to, and whether another attempt may help."""
     lower = text.lower()
     if status in (401, 402, 403):

@@ -252,7 +252,7 @@ class _Execution:
         self._budget.wait()
         with self._lock:
             many = len(self._open) >= CALLS_MAX
-            self._open[number] = Scope()
+            self._open[number] = Scope(part.until)
         if many:
             self._end(number)
             self._post(number, {"error": f"more than {CALLS_MAX} calls at once"})

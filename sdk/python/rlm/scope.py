@@ -17,7 +17,8 @@ class Scope:
     `cancel` runs in any thread; functions that it calls must not wait for anything.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, until: Optional[float] = None) -> None:
+        self.until = until  #: when it ends (time.monotonic()); None: nobody has said a time
         self.error: Optional[BaseException] = None  #: why it was broken off
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -40,6 +41,10 @@ class Scope:
         """Raises what it was broken off with."""
         if self.error is not None:
             raise self.error
+
+    def left(self) -> Optional[float]:
+        """Seconds until its time is over; None where it has no limit."""
+        return None if self.until is None else max(0.0, self.until - time.monotonic())
 
     def sleep(self, seconds: float) -> None:
         """Waits; raises when it is broken off meanwhile."""
@@ -66,7 +71,7 @@ class Scope:
     @contextlib.contextmanager
     def inner(self) -> Iterator["Scope"]:
         """A part of this work."""
-        part = Scope()
+        part = Scope(self.until)
         with self.watched(lambda: part.cancel(self.error or RuntimeError("broken off"))):
             yield part
 
@@ -76,11 +81,14 @@ class Scope:
         if seconds is None:
             yield
             return
+        before, until = self.until, time.monotonic() + seconds
+        self.until = until if before is None else min(before, until)
         stop = alarm(seconds, lambda: self.cancel(error))
         try:
             yield
         finally:
             stop()
+            self.until = before
 
 
 class _Clock:

@@ -225,6 +225,26 @@ def test_retries(sidecar):
     assert len(models.requests) == 4
 
 
+def test_retry_after_may_take_all_the_time_that_is_left(sidecar):
+    """Of the run, for the root's own request and for one of its code; a run without a limit has the patience of one attempt."""
+
+    def busy(seconds, then):
+        return order(fail(429, retry_after=seconds), then)
+
+    with ModelServer(by_model({"gpt-5": busy(1, repl(answer("llm_query('?', 'small')"))), "small": busy(1, Reply("ok"))})) as models:
+        rlm = make(sidecar, models, max_timeout=60, recursive_models=["small"])
+        rlm._client.settings = ModelSettings(backoff=0.01, backoff_max=0.05)
+        assert rlm.completion("c", "q").response == "ok"
+    assert len(models.requests) == 4
+    for one, two in zip(models.requests[::2], models.requests[1::2]):
+        assert two.began - one.ended >= 0.99
+    for limits in ({}, {"max_timeout": 250}):
+        with ModelServer(busy(301, final("late"))) as models:
+            with pytest.raises(ModelError, match="301 s of patience"):
+                make(sidecar, models, **limits).completion("c", "q")
+        assert len(models.requests) == 1
+
+
 def test_out_of_turns(sidecar):
     with ModelServer(order(repl("x = 5"), repl("y = 6"), Reply("It is eleven."))) as models:
         assert make(sidecar, models, max_iterations=2).completion("c", "q").response == "It is eleven."

@@ -7,12 +7,15 @@ request has to be repeated blindly: one that may have reached the server is neve
 
 from __future__ import annotations
 
+import datetime
+import email.utils
 import http.client
 import json
 import select
 import socket
 import ssl
 import threading
+import time
 from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Union
 from urllib.parse import urlsplit
 
@@ -263,9 +266,18 @@ def _decode(response: http.client.HTTPResponse, raw: bytes) -> Answer:
         data = json.loads(raw) if raw else {}
     except ValueError:
         data = {}
-    retry_after = response.getheader("Retry-After", "")
-    seconds = float(retry_after) if retry_after.isdigit() else None
-    return Answer(response.status, data if isinstance(data, dict) else {}, seconds)
+    return Answer(response.status, data if isinstance(data, dict) else {}, retry_after(response.getheader("Retry-After", "")))
+
+
+def retry_after(value: str) -> Optional[float]:
+    """The seconds that a Retry-After says, as a number or a date; None where it says nothing."""
+    try:
+        if value[:1].isdigit():
+            return float(value)
+        when = email.utils.parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, when.replace(tzinfo=when.tzinfo or datetime.timezone.utc).timestamp() - time.time())
 
 
 def _readable(sock: socket.socket) -> bool:
