@@ -39,6 +39,7 @@ struct cm_access {
     struct cm_file_mark key_mark, keys_mark;
     struct entry *entries;
     size_t count;
+    bool shared; /* they have more than one name */
     struct holder *holders;
 };
 
@@ -162,6 +163,9 @@ static int install(struct cm_access *a, const struct secrets *s, struct cm_err *
     free(a->entries);
     a->entries = entries;
     a->count = s->count;
+    a->shared = false;
+    for (size_t i = 1; i < s->count; i++)
+        a->shared |= strcmp(s->list[i].name, s->list[0].name) != 0;
     return 0;
 }
 
@@ -265,6 +269,11 @@ bool cm_access_changed(const struct cm_access *a)
 }
 
 /* Checking */
+
+bool cm_access_shared(const struct cm_access *a)
+{
+    return a && a->shared;
+}
 
 bool cm_access_on(const struct cm_access *a)
 {

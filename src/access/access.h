@@ -50,6 +50,8 @@ int cm_access_open(const struct cm_access_config *config, struct cm_metrics *met
 struct cm_access *cm_access_free(struct cm_access *a);
 /* Whether a key is needed. NULL: no. */
 bool cm_access_on(const struct cm_access *a);
+/* Whether keys of more than one name hold, so that what there is has to be shared. NULL: no. */
+bool cm_access_shared(const struct cm_access *a);
 /* Checks what a request brings: its headers `authorization` ("Bearer KEY") and `x-api-key`, NULL where there is none; the
  * first one decides where both are sent. 0 with *ret, which is NULL where no key is needed; or CM_ERR_NO_KEY, with one and
  * the same text whatever is wrong. Takes the same time for every key of a length, known or not. */

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where a request's body stays: in memory, or in a file in memory that a handler may pass on. */
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/share.h"
 #include "http/internal.h"
 
 /* Bodies of all requests together take up to this many times what one may have: many clients that each send what one may
@@ -40,18 +42,54 @@ static int say_full(struct cm_err *err)
     return cm_err_set(err, CM_ERR_NO_MEMORY, "body: too many large requests at once");
 }
 
+/* What requests of this one's key hold. */
+static uint64_t held_by_key(const struct cm_request *rq, bool files)
+{
+    const char *name = cm_key_name(rq->key);
+    uint64_t held = 0;
+
+    for (const struct conn *c = rq->http->conns; c; c = c->next)
+        if (c->request && strcmp(cm_key_name(c->request->key), name) == 0)
+            held += files ? c->request->file.len : c->request->body.len + c->request->body_taken;
+    return held;
+}
+
+/* Whether so many bytes more fit. No share is full while less than half of the room is taken, so that the look at all connections
+ * is for rare times. */
+static int check_room(const struct cm_request *rq, bool files, size_t len, struct cm_err *err)
+{
+    const struct cm_http *h = rq->http;
+    const struct cm_http_limits *l = h->limits;
+    uint64_t held = files ? h->held_files : h->held;
+    uint64_t room = files ? l->uploads_max : HELD_FACTOR * l->body_max;
+
+    if (room == 0)
+        room = HELD_FACTOR * l->upload_max;
+    if (held + len > room)
+        return say_full(err);
+    if (held + len <= room / 2 || !cm_access_shared(h->config.access))
+        return 0;
+    uint64_t mine = held_by_key(rq, files), share = cm_share(room, held - mine);
+    if (mine + len <= share)
+        return 0;
+    return cm_err_set(err, CM_ERR_KEY_SHARE,
+                      "body: requests of this key hold %llu of the %llu bytes for all bodies, and may hold half of "
+                      "what other keys leave; wait until some of them have ended",
+                      (unsigned long long)mine, (unsigned long long)room);
+}
+
 static int keep_in_memory(struct cm_request *rq, const char *data, size_t len, struct cm_err *err)
 {
-    struct cm_http *h = rq->http;
+    int rc = check_room(rq, false, len, err);
 
-    if (h->held + len > HELD_FACTOR * h->limits->body_max)
-        return say_full(err);
-    int rc = cm_buf_append(&rq->body, data, len);
+    if (rc < 0)
+        return rc;
+    rc = cm_buf_append(&rq->body, data, len);
     if (rc == CM_ERR_TOO_LARGE)
         return cm_http_say_too_long(rq, err);
     if (rc < 0)
         return say_full(err);
-    h->held += len;
+    rq->http->held += len;
     return 0;
 }
 
@@ -79,9 +117,11 @@ static int keep_in_file(struct cm_request *rq, const char *data, size_t len, str
 
     if (rq->file.len + len > max)
         return cm_http_say_too_long(rq, err);
-    if (h->held_files + len > HELD_FACTOR * max)
-        return say_full(err);
-    int rc = write_piece(&rq->file, data, len, err);
+    int rc = h->config.grow ? h->config.grow(rq, rq->file.len + len, err) : 0;
+    if (rc == 0)
+        rc = check_room(rq, true, len, err);
+    if (rc == 0)
+        rc = write_piece(&rq->file, data, len, err);
     if (rc < 0)
         return rc;
     rq->file.len += len;

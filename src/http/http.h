@@ -45,10 +45,12 @@ struct cm_http_route {
     enum cm_http_key key;
 };
 
-/* Read when a request comes, so that a reload of the settings is seen. */
+/* Read when a request comes, so that a reload of the settings is seen. Of what all bodies and files may have together, the
+ * requests of one key take at most half of what those of other keys leave, where there are keys of several names. */
 struct cm_http_limits {
     uint64_t body_max; /* bytes of a JSON body; four times as many of all together */
-    uint64_t upload_max; /* bytes of a file; four times as many of all together */
+    uint64_t upload_max; /* bytes of a file */
+    uint64_t uploads_max; /* of all files together; 0: four times upload_max */
     const char *upload_setting; /* that upload_max is, for refusals; NULL: MAX_UPLOAD */
     uint64_t answers_max; /* bytes of all answers and streams that are under way; 0: four times body_max */
     unsigned connections_max;
@@ -68,6 +70,10 @@ struct cm_http_config {
     /* Before the handler, when the body is there, or before it where it is a file; may be NULL. Negative refuses the
      * request. */
     int (*admit)(struct cm_request *rq, struct cm_err *err);
+    /* Before a file has so many bytes, again and again as it comes; may be NULL. Negative refuses the request. */
+    int (*grow)(struct cm_request *rq, uint64_t len, struct cm_err *err);
+    /* The request has ended, or was refused: what admit() has made for it goes. Perhaps more than once; may be NULL. */
+    void (*over)(struct cm_request *rq);
     void (*left)(void *arg); /* a connection has ended; may be NULL */
     void *left_arg;
 };
@@ -102,6 +108,8 @@ const char *cm_request_correlation(const struct cm_request *rq);
 bool cm_request_correlation_is_clients(const struct cm_request *rq);
 /* The header wins: takes `id` only where there was no header, and only one that can be logged. */
 void cm_request_offer_correlation(struct cm_request *rq, const char *id, size_t len);
+/* Bytes of body that the client has announced; 0 where it has not. */
+uint64_t cm_request_declared(const struct cm_request *rq);
 /* The body, to be read in place; NUL-terminated. */
 char *cm_request_body(struct cm_request *rq, size_t *ret_len);
 /* Of CM_BODY_FILE: the file, whose offset is 0. The request's until it is taken; -1 for an empty body or none. */

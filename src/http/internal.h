@@ -43,6 +43,7 @@ struct conn {
     bool hung; /* the client has closed its side */
     struct cm_request *receiving; /* whose body has not ended yet */
     struct cm_request *waiting;   /* or streaming */
+    struct cm_request *request;   /* in whatever state; NULL between two */
     struct conn *prev, *next;
     uint64_t head_until_ns; /* when the next request's head must be there; 0 = it is */
 };
@@ -92,6 +93,7 @@ struct cm_request {
     size_t body_taken; /* bytes of it that the owner has */
     struct cm_buf body;
     struct file file;
+    uint64_t declared; /* bytes of body */
     uint64_t started_ns, received; /* received: bytes of body, also the dropped ones */
     uint64_t unread;               /* its part of http->unread */
     char variables[VARIABLES][VARIABLE_MAX];

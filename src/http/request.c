@@ -99,7 +99,7 @@ static struct cm_request *new_request(struct cm_http *h, struct MHD_Connection *
     assert(rq->conn->magic == CONN_MAGIC);
     rq->started_ns = cm_clock_ns();
     rq->conn->head_until_ns = 0;
-    rq->conn->receiving = rq;
+    rq->conn->receiving = rq->conn->request = rq;
     rq->drop_max = DROP_FACTOR * h->limits->body_max;
     cm_buf_init(&rq->body, h->limits->body_max);
     rq->file.fd = -1;
@@ -108,8 +108,15 @@ static struct cm_request *new_request(struct cm_http *h, struct MHD_Connection *
     return rq;
 }
 
+static void tell_over(struct cm_request *rq)
+{
+    if (rq->http->config.over)
+        rq->http->config.over(rq);
+}
+
 static void refuse(struct cm_request *rq, const struct cm_err *err, bool close)
 {
+    tell_over(rq);
     cm_http_forget_body(rq);
     cm_http_set_error(rq, err);
     rq->answer.close = close;
@@ -167,7 +174,7 @@ static enum MHD_Result on_headers(struct cm_request *rq, const char *url, const 
     rq->correlation_is_clients = cm_correlation_take(&rq->http->correlations, hd.correlation,
                                                      hd.correlation ? strlen(hd.correlation) : 0, rq->correlation);
     find_route(rq, url, method);
-    uint64_t length = declared_length(&hd);
+    uint64_t length = rq->declared = declared_length(&hd);
     int rc = cm_http_guard(rq->http, rq->route, &hd, &err);
     rc = rc ? rc : check_key(rq, &hd, &err);
     bool doubtful = rc == CM_ERR_BAD_REQUEST; /* after such framing, the next byte is doubtful too */
@@ -267,7 +274,8 @@ void cm_http_on_completed(void *cls, struct MHD_Connection *mhd, void **state, e
     *state = NULL;
     if (rq->state == STREAMING)
         cm_http_gone(rq);
-    rq->conn->receiving = NULL;
+    tell_over(rq);
+    rq->conn->receiving = rq->conn->request = NULL;
     rq->conn->head_until_ns = cm_clock_ns() + (uint64_t)((l->idle_timeout_s + l->head_timeout_s) * 1e9);
     cm_http_forget_body(rq);
     h->unread -= rq->unread;
@@ -306,6 +314,11 @@ const char *cm_request_header(const struct cm_request *rq, const char *name)
 const char *cm_request_query(const struct cm_request *rq, const char *name)
 {
     return MHD_lookup_connection_value(rq->mhd, MHD_GET_ARGUMENT_KIND, name);
+}
+
+uint64_t cm_request_declared(const struct cm_request *rq)
+{
+    return rq->declared;
 }
 
 const struct cm_key *cm_request_key(const struct cm_request *rq)

@@ -55,6 +55,7 @@ struct cm_rlm {
     struct cm_gate gate;
     struct cm_parts_room room;
     struct cm_rlm_run *runs;
+    struct cm_rlm_key *keys;
     struct cm_rlm_conversation *conversations;
 };
 
@@ -84,9 +85,18 @@ struct cm_ask {
     void *arg;
 };
 
+/* Whose runs share a part of the room. It lives as long as they. */
+struct cm_rlm_key {
+    struct cm_rlm_key *prev, *next;
+    unsigned runs;
+    struct cm_parts_room room;
+    char name[];
+};
+
 struct cm_rlm_run {
     struct cm_rlm_run *prev, *next;
     struct cm_rlm *rlm;
+    struct cm_rlm_key *key; /* or NULL */
     char id[CM_RLM_ID_MAX];
     struct cm_rlm_ops ops;
     void *arg;

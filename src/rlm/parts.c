@@ -12,6 +12,7 @@
 #include <uthash.h>
 
 #include "base/fd.h"
+#include "base/share.h"
 
 #define KEY_MAX 64
 
@@ -21,12 +22,34 @@ struct cm_part {
     char key[KEY_MAX];
 };
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* The most that may be in it: no more than its share of the room above, as that one has its share itself. */
+static void most(const struct cm_parts_room *room, uint64_t *ret_bytes, uint64_t *ret_files)
+{
+    const struct cm_parts_room *above = room->above;
+
+    *ret_bytes = room->bytes_max;
+    *ret_files = room->files_max;
+    if (!above)
+        return;
+    uint64_t bytes, files;
+    most(above, &bytes, &files);
+    *ret_bytes = least(*ret_bytes, cm_share(bytes, above->bytes - room->bytes));
+    *ret_files = least(*ret_files, cm_share(files, above->files - room->files));
+}
+
 static bool fits(const struct cm_parts_room *room, uint64_t bytes, unsigned files)
 {
-    for (; room; room = room->above)
-        if (bytes > room->bytes_max - room->bytes || files > room->files_max - room->files)
-            return false;
-    return true;
+    uint64_t bytes_most, files_most;
+
+    if (!room)
+        return true;
+    most(room, &bytes_most, &files_most);
+    return room->bytes + bytes <= bytes_most && room->files + files <= files_most;
 }
 
 static void take_room(struct cm_parts_room *room, uint64_t bytes, unsigned files)

@@ -9,8 +9,7 @@
 
 #include "base/err.h"
 
-#define CM_PARTS_BYTES_MAX (1ull << 30) /* of all texts in pieces, of all runs */
-#define CM_PARTS_RUN_BYTES (512ull << 20) /* the same of one run, so that others have some */
+#define CM_PARTS_BYTES_MAX (1ull << 30) /* of all texts in pieces, of all runs, which share it */
 #define CM_PARTS_HEAP_MAX  (256u << 10) /* bytes of a text before it becomes a file */
 #define CM_PARTS_KEYS_MAX  10000 /* texts of one session that are not used yet */
 #define CM_PARTS_FILES_MAX 1024 /* files at once, of all runs */
@@ -20,7 +19,8 @@
 struct cm_parts_room {
     uint64_t bytes_max, bytes;
     unsigned files_max, files;
-    struct cm_parts_room *above; /* what is here counts there, too; or NULL */
+    struct cm_parts_room
+        *above; /* what is here counts there, too, and is at most half of what others leave there; or NULL */
 };
 
 /* A text: with fd >= 0 it is there, else at data. Zeroed with fd = -1 it is empty. */

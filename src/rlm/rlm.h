@@ -77,6 +77,7 @@ struct cm_rlm_request {
                                * {name: {"code": source that defines the name, "description"}} makes functions */
     const char *custom_sub_tools; /* the same for nodes below the root; NULL: those of the root */
     const char *correlation;
+    const char *key; /* whose it is, where several share the room for long texts; NULL: one has all of it */
     bool no_orchestrator; /* leave prompts/v1/orchestrator.md out */
     bool compaction;
     double compaction_threshold; /* part of the model's window, 0.85 where 0 */

@@ -194,8 +194,49 @@ bool cm_run_logs(const struct cm_rlm_run *run, int what)
 
 /* A run's life */
 
+static struct cm_rlm_key *find_key(const struct cm_rlm *r, const char *name)
+{
+    struct cm_rlm_key *k;
+
+    DL_FOREACH(r->keys, k)
+    if (strcmp(k->name, name) == 0)
+        return k;
+    return NULL;
+}
+
+static int take_key(struct cm_rlm_run *run, const char *name, struct cm_err *err)
+{
+    struct cm_rlm *r = run->rlm;
+    struct cm_rlm_key *k = find_key(r, name);
+
+    if (!k) {
+        k = calloc(1, sizeof *k + strlen(name) + 1);
+        if (!k)
+            return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a run");
+        strcpy(k->name, name);
+        k->room =
+            (struct cm_parts_room){.bytes_max = CM_PARTS_BYTES_MAX, .files_max = CM_PARTS_FILES_MAX, .above = &r->room};
+        DL_APPEND(r->keys, k);
+    }
+    k->runs++;
+    run->key = k;
+    run->room.above = &k->room;
+    return 0;
+}
+
+static void leave_key(struct cm_rlm_run *run)
+{
+    struct cm_rlm_key *k = run->key;
+
+    if (!k || --k->runs > 0)
+        return;
+    DL_DELETE(run->rlm->keys, k);
+    free(k);
+}
+
 static void free_run(struct cm_rlm_run *run)
 {
+    leave_key(run);
     cm_task_cancel(run->rlm->loop, &run->end);
     cm_timer_close(run->timer);
     cm_trajectory_close(run->file);
@@ -364,6 +405,9 @@ static int begin(struct cm_rlm_run *run, const struct cm_rlm_request *req, struc
         return rc;
     if (copy_request(run, req) < 0)
         return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a run");
+    if (req->key && (rc = take_key(run, req->key, err)) < 0)
+        return rc;
+    run->request.key = NULL; /* the caller's */
     if ((rc = start_clock(run, err)) < 0)
         return rc;
     run->root = cm_node_new(run, NULL, 0, err);
@@ -401,7 +445,7 @@ int cm_rlm_start(struct cm_rlm *r, const struct cm_rlm_request *req, const struc
     }
     run->rlm = r;
     run->room =
-        (struct cm_parts_room){.bytes_max = CM_PARTS_RUN_BYTES, .files_max = CM_PARTS_RUN_FILES, .above = &r->room};
+        (struct cm_parts_room){.bytes_max = CM_PARTS_BYTES_MAX, .files_max = CM_PARTS_RUN_FILES, .above = &r->room};
     run->held.bytes_max = CM_PARTS_HELD_MAX;
     run->ops = *ops;
     run->arg = arg;

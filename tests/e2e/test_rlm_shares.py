@@ -2,6 +2,8 @@
 """What one caller of the RLM service may ask for, and what several leave to one another."""
 
 import contextlib
+import http.client
+import json
 import resource
 
 import pytest
@@ -116,3 +118,176 @@ def test_trajectories_are_whole_at_the_end(models, tmp_path):
         eventually(lambda: service.metric("rlm_runs_running") == 0, "all runs have ended")
     assert sorted(lines[0]["run_id"] for lines in service.trajectories()) == sorted(runs)
     assert [len(lines) for lines in service.trajectories()] == [3] * len(runs)
+
+
+# --- keys that share
+
+
+def headers(name, kind="text/plain"):
+    return {"Authorization": f"Bearer key-of-{name}-1234", "Content-Type": kind}
+
+
+@contextlib.contextmanager
+def keyed(models, tmp_path, *names, **settings):
+    keys = tmp_path / "keys"
+    keys.write_text("".join(f"{name} key-of-{name}-1234\n" for name in names))
+    keys.chmod(0o600)
+    with serving(models, tmp_path / "trajectories", RLM_KEYS_FILE=str(keys), **settings) as service:
+        yield service
+
+
+def refused(answer, *words):
+    """By its share, and says what is full and what to do."""
+    assert answer.status_code == 429 and answer.headers["Retry-After"], answer.text
+    told = answer.json()
+    assert told["code"] == "key_share_full" and all(word in told["detail"] for word in words) and told["remediation"], told
+
+
+def test_keys_share_the_room_of_contexts(models, tmp_path):
+    """Half of 4 MiB, half of the rest, and then again when a context has gone."""
+    with keyed(models, tmp_path, "ann", "bob", TOTAL_CONTEXTS="4Mi", MAX_CONTEXT="4Mi") as service:
+
+        def send(name, kib):
+            return service.request("POST", "/contexts", data=b"x" * (kib << 10), headers=headers(name))
+
+        first = send("ann", 1024).json()["context_id"]
+        assert send("ann", 1024).status_code == 200
+        refused(send("ann", 1), "bytes of contexts", "2097152 of 4194304", "TOTAL_CONTEXTS", "delete")
+        refused(send("bob", 1025), "this key has 0")
+        assert send("bob", 1024).status_code == 200
+        assert service.request("DELETE", f"/contexts/{first}", headers=headers("bob")).status_code == 200  # not his: nothing happens
+        refused(send("ann", 1), "TOTAL_CONTEXTS")
+        assert service.request("DELETE", f"/contexts/{first}", headers=headers("ann")).status_code == 200
+        assert send("ann", 512).status_code == 200
+        models.script = root(repl(answer("len(context)")))
+        ident = send("bob", 1).json()["context_id"]
+        done = service.request("POST", "/infer", json={"query": "q", "context_id": ident}, headers=headers("bob", "application/json"))
+        assert done.json()["answer"] == "1024", done.text
+
+
+def begin_upload(service, name, length=None):
+    """A POST /contexts whose body is still to come."""
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
+    connection.putrequest("POST", "/contexts")
+    for header, value in (headers(name) | ({"Transfer-Encoding": "chunked"} if length is None else {"Content-Length": str(length)})).items():
+        connection.putheader(header, value)
+    connection.endheaders()
+    return connection
+
+
+def context_bytes(service):
+    told = service.request("GET", "/metrics", headers=headers("ann")).text
+    return int(next(line for line in told.splitlines() if line.startswith("rlm_contexts_bytes ")).split()[1])
+
+
+def test_a_context_has_its_room_before_it_comes(models, tmp_path):
+    """What is announced counts at once: no second one is read that could not stay. A client that leaves gives it back."""
+    with keyed(models, tmp_path, "ann", "bob", TOTAL_CONTEXTS="4Mi", MAX_CONTEXT="4Mi") as service:
+        first = begin_upload(service, "ann", 2 << 20)
+        eventually(lambda: context_bytes(service) == 2 << 20, "its room is taken")
+        assert begin_and_send(service, "ann", 1).status == 429
+        assert begin_and_send(service, "bob", 1 << 20).status == 200
+        first.close()
+        eventually(lambda: context_bytes(service) == 1 << 20, "its room is given back")
+        assert begin_and_send(service, "ann", 1 << 20).status == 200
+
+
+def begin_and_send(service, name, length):
+    connection = begin_upload(service, name, length)
+    connection.send(b"x" * length)
+    return connection.getresponse()
+
+
+def test_a_context_of_unknown_length_grows(models, tmp_path):
+    with keyed(models, tmp_path, "ann", "bob", TOTAL_CONTEXTS="4Mi", MAX_CONTEXT="4Mi") as service:
+        connection = begin_upload(service, "ann")
+
+        def chunk(size):
+            connection.send(f"{size:x}\r\n".encode() + b"x" * size + b"\r\n")
+
+        chunk(1 << 20)
+        eventually(lambda: context_bytes(service) == 1 << 20, "what has come counts")
+        chunk(1 << 20)
+        eventually(lambda: context_bytes(service) == 2 << 20, "what has come counts")
+        chunk(1 << 10)
+        connection.send(b"0\r\n\r\n")
+        answer = connection.getresponse()
+        assert answer.status == 429 and b"TOTAL_CONTEXTS" in answer.read()
+        eventually(lambda: context_bytes(service) == 0, "its room is given back")
+        connection.close()
+
+
+def test_keys_share_conversations_and_runs(models, tmp_path):
+    models.script = root(never())
+    with keyed(models, tmp_path, "ann", "bob", MAX_CONVERSATIONS="4", MAX_RUNS="4", DRAIN_TIMEOUT="0.2") as service:
+
+        def talk(name):
+            return service.request("POST", "/conversations", headers=headers(name, "application/json"))
+
+        def start(name):
+            return service.request("POST", "/runs", json={"query": "q"}, headers=headers(name, "application/json"))
+
+        for make, what in ((talk, "MAX_CONVERSATIONS"), (start, "MAX_RUNS")):
+            assert [make("ann").status_code // 100 for _ in range(2)] == [2, 2]
+            refused(make("ann"), "this key has 2 of 4", what)
+            assert make("bob").status_code // 100 == 2
+            refused(make("bob"), "this key has 1 of 4", what)
+        runs = service.request("GET", "/runs", headers=headers("ann")).json()["runs"]
+        service.request("DELETE", f"/runs/{runs[0]['run_id']}", headers=headers("ann"))
+        eventually(lambda: start("ann").status_code == 202, "there is room again")
+
+
+def test_keys_share_the_runs_that_are_kept(models, tmp_path):
+    models.script = by_model({"root": final("done")})
+    with keyed(models, tmp_path, "ann", "bob", KEPT_RUNS="4") as service:
+
+        def infer(name):
+            return service.request("POST", "/infer", json={"query": "q"}, headers=headers(name, "application/json")).json()["run_id"]
+
+        def kept(name):
+            return [run["run_id"] for run in service.request("GET", "/runs", headers=headers(name)).json()["runs"]]
+
+        mine = [infer("bob"), infer("bob")]
+        others = [infer("ann") for _ in range(6)]
+        assert sorted(kept("bob")) == sorted(mine) and sorted(kept("ann")) == sorted(others[-2:])
+
+
+def test_keys_share_the_room_of_bodies(models, tmp_path):
+    """Bodies that come slowly: one key may hold half of what all may have, four times MAX_BODY."""
+    with keyed(models, tmp_path, "ann", "bob", MAX_BODY="64Ki") as service:
+
+        def body(name, length, whole):
+            connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
+            connection.putrequest("POST", "/infer")
+            for header, value in (headers(name, "application/json") | {"Content-Length": str(length)}).items():
+                connection.putheader(header, value)
+            connection.endheaders()
+            connection.send(whole)
+            return connection
+
+        models.script = root(final("done"))
+        text = json.dumps({"query": "q", "context": "x" * 60_000}).encode()
+        slow = [body("ann", len(text), text[:-1]) for _ in range(2)]
+        eventually(lambda: body_is_refused(body("ann", len(text), text)), "their bodies have come")
+        done = body("bob", len(text), text).getresponse()
+        assert done.status == 200 and json.loads(done.read())["answer"] == "done"
+        for connection in slow:
+            connection.send(text[-1:])
+            assert connection.getresponse().status == 200
+            connection.close()
+
+
+def body_is_refused(connection):
+    answer = connection.getresponse()
+    told = json.loads(answer.read())
+    assert answer.status == 200 or (answer.status, told["code"]) == (429, "key_share_full"), told
+    return answer.status == 429
+
+
+def test_a_key_alone_has_all_of_it(models, tmp_path):
+    with keyed(models, tmp_path, "ann", TOTAL_CONTEXTS="4Mi", MAX_CONTEXT="4Mi", MAX_CONVERSATIONS="2") as service:
+        assert begin_and_send(service, "ann", 4 << 20).status == 200
+        answer = begin_and_send(service, "ann", 1)
+        assert answer.status == 503 and b"TOTAL_CONTEXTS" in answer.read()
+        for status in (200, 200, 503):
+            assert service.request("POST", "/conversations", headers=headers("ann", "application/json")).status_code == status

@@ -58,6 +58,7 @@ static void no_key_no_question(void **state)
 
     assert_false(cm_access_on(a));
     assert_false(cm_access_on(NULL));
+    assert_false(cm_access_shared(a) || cm_access_shared(NULL));
     assert_string_equal(who(a, NULL, NULL), "");
     assert_string_equal(who(a, "Bearer anything", NULL), "");
     cm_access_free(a);
@@ -113,6 +114,7 @@ static void many_keys(void **state)
     assert_string_equal(who(a, "Bearer second-key-of-alice", NULL), "alice");
     assert_string_equal(who(a, "Bearer key-of-bob", NULL), "bob.b-2_");
     assert_string_equal(who(a, "Bearer key-of-the-setting", NULL), "default");
+    assert_true(cm_access_shared(a));
     assert_string_equal(who(a, "Bearer # comment", NULL), "?");
     assert_int_equal(cm_access_check(a, NULL, "first-key-of-alice", &key, NULL), 0);
     assert_int_equal(key->max_sessions, 2);
@@ -133,6 +135,7 @@ static void a_hash_stands_for_its_key(void **state)
     write_keys("x sha256:0f2860afe01e5e6942ea24794c73a56efc845746c8c257b8e466e16edcff8e5b\n");
     struct cm_access *a = opened(NULL, NULL, path);
     assert_string_equal(who(a, "Bearer opensesameplease", NULL), "x");
+    assert_false(cm_access_shared(a)); /* a single name */
     assert_string_equal(who(a, "Bearer sha256:0f2860afe01e5e6942ea24794c73a56efc845746c8c257b8e466e16edcff8e5b", NULL),
                         "?");
     cm_access_free(a);

@@ -1,107 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The RLM service's face, with an engine that does what the test says. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-#include <utlist.h>
-
-#include "base/cleanup.h"
-#include "front/rlm/internal.h"
-#include "front/rlm/trajectory.h"
-#include "http/internal.h"
-
-static struct cm_rlm_conf conf;
-
-static int load(void **state)
-{
-    char *const argv[] = {"--llm-api-key=sk-home"};
-
-    (void)state;
-    return cm_rlm_conf_load(1, argv, &conf, NULL);
-}
-
-/* The engine */
-
-static struct {
-    struct cm_rlm_ops ops;
-    void *arg;
-    int fd, started, cancelled, refuse;
-    char query[64], model[64], sub[64];
-} engine;
-
-int cm_rlm_start(struct cm_rlm *r, const struct cm_rlm_request *req, const struct cm_rlm_ops *ops, void *arg,
-                 struct cm_rlm_run **ret, struct cm_err *err)
-{
-    (void)r;
-    if (req->context.fd >= 0)
-        close(req->context.fd);
-    engine.fd = req->context.fd;
-    if (engine.refuse)
-        return cm_err_set(err, engine.refuse, "not now");
-    engine.ops = *ops;
-    engine.arg = arg;
-    snprintf(engine.query, sizeof engine.query, "%s", req->query ? req->query : "");
-    snprintf(engine.model, sizeof engine.model, "%s", req->models[0].name);
-    snprintf(engine.sub, sizeof engine.sub, "%s", req->models[req->models_count - 1].name);
-    engine.started++;
-    *ret = (struct cm_rlm_run *)&engine;
-    return 0;
-}
-
-void cm_rlm_cancel(struct cm_rlm_run *run)
-{
-    (void)run;
-    engine.cancelled++;
-}
-
-const char *cm_rlm_run_id(const struct cm_rlm_run *run)
-{
-    static char id[32];
-
-    (void)run;
-    snprintf(id, sizeof id, "run-%d", engine.started);
-    return id;
-}
-
-int cm_rlm_conversation_open(struct cm_rlm *r, struct cm_rlm_conversation **ret, struct cm_err *err)
-{
-    (void)r;
-    (void)ret;
-    return cm_err_set(err, CM_ERR_SYSTEM, "none");
-}
-
-const char *cm_rlm_conversation_id(const struct cm_rlm_conversation *c)
-{
-    (void)c;
-    return "";
-}
-
-bool cm_rlm_conversation_busy(const struct cm_rlm_conversation *c)
-{
-    (void)c;
-    return false;
-}
-
-struct cm_rlm_conversation *cm_rlm_conversation_free(struct cm_rlm_conversation *c)
-{
-    (void)c;
-    return NULL;
-}
-
-/* Requests */
-
-static int read_ask(struct cm_ask *a, enum cm_ask_shape shape, const char *json, struct cm_err *err)
-{
-    cm_ask_init(a, shape, &conf, strdup(json), strlen(json));
-    return cm_ask_read(a, err);
-}
+#include "infer_world.h"
 
 static void reads_a_request(void **state)
 {
@@ -183,59 +81,6 @@ static void refuses_a_request(void **state)
         int rc = read_ask(&a, cases[i].shape, cases[i].json, &err);
         if (rc != cases[i].code || !strstr(err.text, cases[i].says))
             fail_msg("%s: %d \"%s\"", cases[i].json, rc, err.text);
-        cm_ask_done(&a);
-    }
-}
-
-/* Each cap at its edge: as much is taken, more is refused with all that there is to know, and times are cut. */
-static void limits_have_caps(void **state)
-{
-    static const struct {
-        const char *members, *says; /* "": it is taken */
-    } cases[] = {
-        {"\"max_depth\":3", ""},
-        {"\"max_depth\":4", "max_depth: 4 is above the server's cap of 3; ask for less, or start the server with a "
-                            "higher MAX_DEPTH_CAP"},
-        {"\"max_iterations\":30", ""},
-        {"\"max_iterations\":31", "max_iterations: 31 is above the server's cap of 30"},
-        {"\"max_errors\":5", ""},
-        {"\"max_errors\":6", "higher RLM_MAX_ERRORS_CAP"},
-        {"\"max_errors\":0", "max_errors: 0, no limit, is above the server's cap of 5"},
-        {"\"max_concurrent_subcalls\":8", ""},
-        {"\"max_concurrent_subcalls\":9", "higher MAX_CONCURRENT_SUBCALLS_CAP"},
-        {"\"max_tokens\":1000000", ""},
-        {"\"max_tokens\":1000001", "max_tokens: 1000001 is above the server's cap of 1000000"},
-        {"\"max_tokens\":0", "no limit"},
-        {"\"max_budget\":2.5", ""},
-        {"\"max_budget\":2.501", "max_budget: 2.501 is above the server's cap of 2.5"},
-        {"\"max_budget\":0", "no limit"},
-        {"\"max_budget\":null", ""},
-        {"\"max_timeout\":0,\"execution_timeout\":60.5", ""},
-        {"\"max_timeout\":60.5", ""},
-    };
-    char *const argv[] = {"--max-depth-cap=3",    "--max-iterations-cap=30",         "--max-errors-cap=5",
-                          "--max-budget-cap=2.5", "--max-concurrent-subcalls-cap=8", "--max-tokens-cap=1000000",
-                          "--max-timeout-cap=60", "--execution-timeout-cap=50"};
-    static const char chat[] = "\"messages\":[{\"role\":\"user\",\"content\":\"q\"}]";
-    static struct cm_rlm_conf capped;
-    char json[200];
-
-    (void)state;
-    assert_int_equal(cm_rlm_conf_load(8, argv, &capped, NULL), 0);
-    for (size_t i = 0; i < 2 * CM_COUNT_OF(cases); i++) {
-        const char *says = cases[i / 2].says;
-        struct cm_ask a;
-        struct cm_err err = {0};
-        snprintf(json, sizeof json, "{%s,%s}", i % 2 ? "\"query\":\"q\"" : chat, cases[i / 2].members);
-        if (i % 2 == 0 && strstr(json, "max_tokens")) /* there it is about the answer */
-            says = strstr(json, ":0}") ? "max_tokens: must be" : "";
-        cm_ask_init(&a, i % 2 ? CM_ASK_RUN : CM_ASK_CHAT, &capped, strdup(json), strlen(json));
-        int rc = cm_ask_read(&a, &err);
-        if (rc != (*says ? CM_ERR_BAD_FIELD : 0) || !strstr(err.text, says))
-            fail_msg("%s: %d \"%s\"", json, rc, err.text);
-        assert_true(a.req.limits.max_timeout_s == 60); /* cut, and where nobody has said a time */
-        assert_true(a.req.limits.execution_timeout_s == (strstr(json, "execution_timeout") ? 50 : 30));
-        assert_true(a.req.limits.max_budget == 2.5);
         cm_ask_done(&a);
     }
 }
@@ -331,19 +176,6 @@ static void a_key_goes_where_it_belongs(void **state)
 
 /* Runs */
 
-static struct run *start(struct cm_infer *f, const char *json, const char *owner, struct cm_err *err)
-{
-    struct cm_ask a;
-    struct run *r = NULL;
-    struct run_order order = {.ask = &a, .owner = owner, .correlation = "c"};
-
-    assert_int_equal(read_ask(&a, CM_ASK_RUN, json, err), 0);
-    if (runs_start(f, &order, &r, err) < 0)
-        r = NULL;
-    cm_ask_done(&a);
-    return r;
-}
-
 static void say_of(struct run *r, int node, const char *type, size_t len)
 {
     char *json = malloc(len + 100);
@@ -358,13 +190,6 @@ static void say_of(struct run *r, int node, const char *type, size_t len)
 static void say(struct run *r, const char *type, size_t len)
 {
     say_of(r, 0, type, len);
-}
-
-static void end(struct run *r, const char *answer)
-{
-    struct cm_rlm_result res = {.answer = answer, .answer_len = strlen(answer), .partial = "", .usage = "{}"};
-
-    engine.ops.done(r, &res);
 }
 
 static unsigned count(const struct run *r, char type)
@@ -487,7 +312,10 @@ static void contexts_wait_for_their_run(void **state)
 
     (void)state;
     strcpy(c->id, "context-1");
-    strcpy(c->owner, "ann");
+    c->f = &f;
+    c->holder = holders_take(&f, "ann");
+    c->holder->contexts = 1;
+    c->holder->context_bytes = 7;
     c->fd = dup(STDOUT_FILENO);
     c->len = 7;
     DL_APPEND(f.contexts, c);
@@ -657,7 +485,6 @@ int main(void)
         cmocka_unit_test(reads_a_request),
         cmocka_unit_test(a_large_context_goes_to_a_file),
         cmocka_unit_test(refuses_a_request),
-        cmocka_unit_test(limits_have_caps),
         cmocka_unit_test(reads_a_chat),
         cmocka_unit_test(a_key_goes_where_it_belongs),
         cmocka_unit_test(events_are_bounded),

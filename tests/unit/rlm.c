@@ -533,7 +533,7 @@ static void gate_serves_groups_in_turn(void **state)
 static void parts_become_texts(void **state)
 {
     struct cm_parts_room all = {.bytes_max = CM_PARTS_BYTES_MAX, .files_max = 2};
-    struct cm_parts_room room = {.bytes_max = CM_PARTS_RUN_BYTES, .files_max = 1, .above = &all};
+    struct cm_parts_room room = {.bytes_max = CM_PARTS_BYTES_MAX, .files_max = 1, .above = &all};
     struct cm_parts p = {.room = &room};
     struct cm_parts_text text = {.fd = -1};
     char *piece = malloc(CM_PARTS_HEAP_MAX);
@@ -576,6 +576,36 @@ static void parts_become_texts(void **state)
     free(piece);
 }
 
+/* Whatever others take, something is left for one more; of those of one key, too. */
+static void parts_leave_room_to_others(void **state)
+{
+    struct cm_parts_room all = {.bytes_max = 1600, .files_max = 100};
+    struct cm_parts_room keys[2], runs[10];
+
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        keys[i] = (struct cm_parts_room){.bytes_max = 1600, .files_max = 100, .above = &all};
+    for (int i = 0; i < 10; i++)
+        runs[i] = (struct cm_parts_room){.bytes_max = 1600, .files_max = 100, .above = &keys[i / 5]};
+    static const unsigned get[] = {400, 200, 100, 50, 25,
+                                   207, 103, 52,  26, 13}; /* of 1600 - 775 the second key has 413 */
+    for (int i = 0; i < 10; i++) {
+        struct cm_parts p = {.room = &runs[i]};
+        struct cm_parts_text text;
+        unsigned took = 0;
+        while (took < 1601 && cm_parts_hold(&runs[i], "x", 1, &text) == 0) {
+            cm_parts_text_done(&text);
+            assert_int_equal(cm_parts_add(&p, "k", 1, "x", 1), 0);
+            took++;
+        }
+        assert_int_equal(took, get[i]);
+        assert_int_equal(cm_parts_take(&p, "k", 1, &text), 0);
+        free(text.data); /* and it stays counted */
+    }
+    assert_int_equal(keys[0].bytes, 775);
+    assert_int_equal(all.bytes, keys[0].bytes + keys[1].bytes);
+}
+
 static int open_texts(void **state)
 {
     struct cm_err err = {0};
@@ -601,6 +631,7 @@ int main(void)
         cmocka_unit_test(usage_names_models),
         cmocka_unit_test(gate_serves_groups_in_turn),
         cmocka_unit_test(parts_become_texts),
+        cmocka_unit_test(parts_leave_room_to_others),
     };
 
     return cmocka_run_group_tests(tests, open_texts, NULL);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How runs end that do not find their answer: every limit, every failure in the middle, and a cancel in each state. */
+#include "rlm/internal.h"
 #include "rlm_world.h"
 
 /* Limits */
@@ -496,6 +497,32 @@ static void only_so_many_runs(void **state)
     assert_string_not_equal(cm_rlm_run_id(runs[0]), cm_rlm_run_id(runs[1]));
 }
 
+/* Runs of one key have one part of the room for long texts; it goes with the last of them. */
+static void keys_have_parts_of_the_room(void **state)
+{
+    static const char *const names[] = {"ann", "ann", "bob"};
+    struct cm_rlm_request q = request("q", "c");
+    struct cm_rlm_run *runs[3];
+
+    for (int i = 0; i < 3; i++) {
+        char name[4]; /* which is the caller's */
+        q.key = strcpy(name, names[i]);
+        assert_int_equal(cm_rlm_start(world.rlm, &q, &run_ops, NULL, &runs[i], NULL), 0);
+        memset(name, 'x', 3);
+    }
+    assert_ptr_equal(runs[0]->room.above, runs[1]->room.above);
+    assert_ptr_not_equal(runs[0]->room.above, runs[2]->room.above);
+    assert_ptr_equal(runs[0]->room.above->above, &world.rlm->room);
+    assert_ptr_equal(runs[2]->room.above->above, &world.rlm->room);
+    assert_string_equal(runs[2]->key->name, "bob");
+    cm_rlm_cancel(runs[2]);
+    finish();
+    assert_ptr_equal(world.rlm->keys, runs[0]->key);
+    assert_null(world.rlm->keys->next);
+    assert_int_equal(world.rlm->keys->runs, 2);
+    (void)state;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -520,6 +547,7 @@ int main(void)
         TEST(is_cancelled_by_an_event),
         TEST(a_query_that_nobody_waits_for_ends),
         TEST(only_so_many_runs),
+        TEST(keys_have_parts_of_the_room),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -83,18 +83,111 @@ static void run_check(void *arg)
     munmap(text, len);
 }
 
-/* The list */
-
-static void free_context(struct context *c)
-{
-    cm_fd_close(c->fd);
-    free(c);
-}
+/* Room: a context has its place from when its request begins, as long as the client says that it is, and grows where it says
+ * nothing. So nobody sends a gigabyte to hear that there is no room, and what is on its way counts as well. */
 
 static void show_bytes(const struct cm_infer *f)
 {
     cm_metrics_set(f->config.metrics, CM_M_RLM_CONTEXT_BYTES, 0, (int64_t)f->context_bytes);
 }
+
+static void leave_room(struct context *c)
+{
+    struct cm_infer *f = c->f;
+
+    if (!f)
+        return;
+    f->context_count--;
+    f->context_bytes -= c->len;
+    c->holder->contexts--;
+    c->holder->context_bytes -= c->len;
+    holders_leave(f, c->holder);
+    show_bytes(f);
+}
+
+static void free_context(struct context *c)
+{
+    leave_room(c);
+    cm_fd_close(c->fd);
+    free(c);
+}
+
+static void count_bytes(struct context *c, uint64_t len)
+{
+    c->f->context_bytes += len - c->len;
+    c->holder->context_bytes += len - c->len;
+    c->len = len;
+    show_bytes(c->f);
+}
+
+static int grow(struct context *c, uint64_t len, struct cm_err *err)
+{
+    struct cm_infer *f = c->f;
+    const struct room room = {"bytes of contexts", "TOTAL_CONTEXTS",
+                              "use or delete contexts, or wait until they end (CONTEXT_TTL)",
+                              f->config.conf->total_contexts};
+    int rc = len > c->len ? shares_check(f, &room, f->context_bytes, c->holder->context_bytes, len - c->len, err) : 0;
+
+    if (rc == 0 && len > c->len)
+        count_bytes(c, len);
+    return rc;
+}
+
+static struct context *new_context(struct cm_infer *f, const char *owner, struct cm_err *err)
+{
+    const struct room room = {"contexts", "there may be no more",
+                              "use or delete contexts, or wait until they end (CONTEXT_TTL)", CONTEXTS_MAX};
+    struct holder *h = holders_take(f, owner);
+    struct context *x = h ? calloc(1, sizeof *x) : NULL;
+    char id[CM_RLM_ID_MAX] = "context-";
+
+    if (!x)
+        cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a context");
+    if (!x || shares_check(f, &room, f->context_count, h->contexts, 1, err) < 0 ||
+        cm_random_hex(id + strlen(id), ID_DIGITS, err) < 0) {
+        free(x);
+        if (h)
+            holders_leave(f, h);
+        return NULL;
+    }
+    *x = (struct context){.f = f, .holder = h, .fd = -1};
+    memcpy(x->id, id, sizeof x->id);
+    f->context_count++;
+    h->contexts++;
+    return x;
+}
+
+int contexts_admit(struct cm_request *rq, struct cm_err *err)
+{
+    if (cm_request_route(rq)->handle != cm_infer_create_context)
+        return 0;
+    struct context *x = new_context(infer_of(rq), infer_owner(rq), err);
+    int rc = x ? grow(x, cm_request_declared(rq), err) : err->code;
+
+    if (rc == 0)
+        cm_request_set_user(rq, x);
+    else if (x)
+        free_context(x);
+    return rc;
+}
+
+int contexts_grow(struct cm_request *rq, uint64_t len, struct cm_err *err)
+{
+    return grow(cm_request_user(rq), len, err);
+}
+
+void contexts_over(struct cm_request *rq)
+{
+    const struct cm_http_route *route = cm_request_route(rq);
+    struct context *x = cm_request_user(rq);
+
+    if (!x || !route || route->handle != cm_infer_create_context)
+        return;
+    cm_request_set_user(rq, NULL);
+    free_context(x);
+}
+
+/* The list */
 
 static void answer_context(struct check *c)
 {
@@ -102,20 +195,10 @@ static void answer_context(struct check *c)
     struct context *x = c->context;
     char json[200];
 
-    if (f->context_count >= CONTEXTS_MAX) {
-        infer_fail(c->rq, CM_ERR_OVERLOADED, "too many contexts wait for their run");
-        return;
-    }
-    if (f->context_bytes + x->len > f->config.conf->total_contexts) {
-        infer_fail(c->rq, CM_ERR_OVERLOADED, "too many contexts wait for their run (TOTAL_CONTEXTS)");
-        return;
-    }
     x->until_ns = cm_clock_ns() + f->config.conf->context_ttl * CM_NS_PER_S;
+    DL_DELETE(f->checking, x);
     DL_APPEND(f->contexts, x);
-    f->context_count++;
-    f->context_bytes += x->len;
     c->context = NULL;
-    show_bytes(f);
     infer_plan(f);
     snprintf(json, sizeof json, "{\"context_id\":\"%s\",\"bytes\":%llu,\"length\":%llu}", x->id,
              (unsigned long long)x->len, (unsigned long long)c->length);
@@ -138,6 +221,8 @@ static void check_drop(void *arg)
 {
     struct check *c = arg;
 
+    if (c->context && c->context->f)
+        DL_DELETE(c->context->f->checking, c->context);
     if (c->context)
         free_context(c->context);
     free(c);
@@ -151,28 +236,10 @@ static void check_gone(void *arg)
     c->work = cm_work_abandon(c->work);
 }
 
-static struct context *new_context(struct cm_request *rq, struct cm_err *err)
-{
-    struct context *x = calloc(1, sizeof *x);
-
-    if (!x) {
-        cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a context");
-        return NULL;
-    }
-    snprintf(x->owner, sizeof x->owner, "%s", infer_owner(rq));
-    strcpy(x->id, "context-");
-    if (cm_random_hex(x->id + strlen(x->id), ID_DIGITS, err) < 0) {
-        free(x);
-        return NULL;
-    }
-    x->kind = cm_request_upload_kind(rq) == CM_UPLOAD_JSON ? CM_CONTEXT_JSON : CM_CONTEXT_TEXT;
-    x->fd = cm_request_take_file(rq, &x->len);
-    return x;
-}
-
 void cm_infer_create_context(struct cm_request *rq)
 {
     struct cm_infer *f = infer_of(rq);
+    struct context *x = cm_request_user(rq);
     struct cm_err err = {.code = CM_ERR_BAD_REQUEST};
     uint64_t len = 0;
     bool some = cm_request_file(rq, &len) >= 0;
@@ -183,19 +250,22 @@ void cm_infer_create_context(struct cm_request *rq)
         return;
     }
     struct check *c = calloc(1, sizeof *c);
-    struct context *x = c ? new_context(rq, &err) : NULL;
-    if (x) {
-        *c = (struct check){.f = f, .rq = rq, .context = x};
-        c->work = cm_work_start(f->loop, run_check, check_done, check_drop, c, &err);
+    if (!c) {
+        infer_fail(rq, CM_ERR_NO_MEMORY, "no memory for a context");
+        return;
     }
-    if (c && c->work) {
+    cm_request_set_user(rq, NULL);
+    x->kind = cm_request_upload_kind(rq) == CM_UPLOAD_JSON ? CM_CONTEXT_JSON : CM_CONTEXT_TEXT;
+    x->fd = cm_request_take_file(rq, &len);
+    count_bytes(x, len);
+    DL_APPEND(f->checking, x);
+    *c = (struct check){.f = f, .rq = rq, .context = x};
+    c->work = cm_work_start(f->loop, run_check, check_done, check_drop, c, &err);
+    if (c->work) {
         cm_request_wait(rq, check_gone, c);
         return;
     }
-    if (c)
-        check_drop(c);
-    else
-        cm_err_set(&err, CM_ERR_NO_MEMORY, "no memory for a context");
+    check_drop(c);
     cm_request_fail(rq, &err);
 }
 
@@ -204,7 +274,7 @@ struct context *contexts_find(struct cm_infer *f, const char *id, const char *ow
     struct context *c;
 
     DL_FOREACH(f->contexts, c)
-    if (strcmp(c->id, id) == 0 && strcmp(c->owner, owner) == 0)
+    if (strcmp(c->id, id) == 0 && strcmp(c->holder->name, owner) == 0)
         return c;
     return NULL;
 }
@@ -212,9 +282,6 @@ struct context *contexts_find(struct cm_infer *f, const char *id, const char *ow
 void contexts_drop(struct cm_infer *f, struct context *c)
 {
     DL_DELETE(f->contexts, c);
-    f->context_count--;
-    f->context_bytes -= c->len;
-    show_bytes(f);
     free_context(c);
 }
 
@@ -237,8 +304,15 @@ void contexts_sweep(struct cm_infer *f, uint64_t now)
         contexts_drop(f, c);
 }
 
+/* Threads may end after us. */
 void contexts_free(struct cm_infer *f)
 {
+    while (f->checking) {
+        struct context *c = f->checking;
+        DL_DELETE(f->checking, c);
+        leave_room(c);
+        c->f = NULL;
+    }
     while (f->contexts)
         contexts_drop(f, f->contexts);
 }

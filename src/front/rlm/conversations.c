@@ -11,23 +11,29 @@ static void end(struct cm_infer *f, struct conversation *c)
 {
     DL_DELETE(f->conversations, c);
     f->conversation_count--;
+    c->holder->conversations--;
+    holders_leave(f, c->holder);
     cm_rlm_conversation_free(c->engine);
     free(c);
 }
 
 static int open_conversation(struct cm_infer *f, const char *owner, struct conversation **ret, struct cm_err *err)
 {
-    if (f->conversation_count >= f->config.conf->max_conversations)
-        return cm_err_set(err, CM_ERR_OVERLOADED, "there are MAX_CONVERSATIONS (%u) already", f->conversation_count);
-    struct conversation *c = calloc(1, sizeof *c);
+    const struct room room = {"conversations", "MAX_CONVERSATIONS", "delete one", f->config.conf->max_conversations};
+    struct holder *h = holders_take(f, owner);
+    struct conversation *c = h ? calloc(1, sizeof *c) : NULL;
+
     if (!c)
-        return cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a conversation");
-    int rc = cm_rlm_conversation_open(f->config.engine, &c->engine, err);
-    if (rc < 0) {
+        cm_err_set(err, CM_ERR_NO_MEMORY, "no memory for a conversation");
+    if (!c || shares_check(f, &room, f->conversation_count, h->conversations, 1, err) < 0 ||
+        cm_rlm_conversation_open(f->config.engine, &c->engine, err) < 0) {
         free(c);
-        return rc;
+        if (h)
+            holders_leave(f, h);
+        return err->code;
     }
-    snprintf(c->owner, sizeof c->owner, "%s", owner);
+    c->holder = h;
+    h->conversations++;
     c->used_ns = cm_clock_ns();
     DL_APPEND(f->conversations, c);
     f->conversation_count++;
@@ -56,7 +62,7 @@ struct conversation *conversations_find(struct cm_infer *f, const char *id, cons
     struct conversation *c;
 
     DL_FOREACH(f->conversations, c)
-    if (!c->ending && strcmp(cm_rlm_conversation_id(c->engine), id) == 0 && strcmp(c->owner, owner) == 0)
+    if (!c->ending && strcmp(cm_rlm_conversation_id(c->engine), id) == 0 && strcmp(c->holder->name, owner) == 0)
         return c;
     return NULL;
 }
@@ -110,6 +116,7 @@ void conversations_free(struct cm_infer *f)
     DL_FOREACH_SAFE(f->conversations, c, next)
     {
         DL_DELETE(f->conversations, c);
+        holders_leave(f, c->holder);
         if (!cm_rlm_conversation_busy(c->engine))
             cm_rlm_conversation_free(c->engine);
         free(c);

@@ -182,6 +182,7 @@ void cm_infer_reload(struct cm_infer *f)
     f->limits = (struct cm_http_limits){
         .body_max = c->max_body,
         .upload_max = c->max_context,
+        .uploads_max = c->total_contexts,
         .upload_setting = "MAX_CONTEXT",
         .answers_max = ANSWERS_MAX,
         .connections_max = c->max_connections,
@@ -208,6 +209,9 @@ int cm_infer_open(struct cm_loop *loop, const struct cm_infer_config *config, st
         .error_body = error_body,
         .loopback = config->loopback,
         .app = f,
+        .admit = contexts_admit,
+        .grow = contexts_grow,
+        .over = contexts_over,
         .left = config->left,
         .left_arg = config->arg,
     };

@@ -40,13 +40,23 @@ struct follower {
     struct follower *prev, *next;
 };
 
+/* Who has keys of that name, or everybody where there are no keys: what its requests hold. It goes with the last of that. */
+struct holder {
+    char name[CM_KEY_NAME_MAX];
+    unsigned things;
+    unsigned running, kept, contexts, conversations;
+    uint64_t run_bytes, context_bytes;
+    struct holder *prev, *next;
+};
+
 enum run_status { RUN_RUNNING, RUN_SUCCEEDED, RUN_FAILED, RUN_CANCELLED };
 
 struct run {
     struct cm_infer *f;
     struct cm_rlm_run *engine; /* NULL: it has ended */
     enum run_status status;
-    char id[CM_RLM_ID_MAX], owner[CM_KEY_NAME_MAX], created[CM_CLOCK_ISO8601_MAX];
+    struct holder *holder;
+    char id[CM_RLM_ID_MAX], created[CM_CLOCK_ISO8601_MAX];
     uint64_t started_ns;
     char *query, *model;
     unsigned max_depth, iterations;
@@ -64,9 +74,11 @@ struct run {
     struct run *prev, *next; /* newest first */
 };
 
-/* A context that waits for its run. */
+/* A context that comes, is checked, or waits for its run: in the list then. It counts from its beginning. */
 struct context {
-    char id[CM_RLM_ID_MAX], owner[CM_KEY_NAME_MAX];
+    struct cm_infer *f; /* NULL: it has gone */
+    struct holder *holder;
+    char id[CM_RLM_ID_MAX];
     int kind, fd;
     uint64_t len, until_ns;
     struct context *prev, *next;
@@ -74,7 +86,7 @@ struct context {
 
 struct conversation {
     struct cm_rlm_conversation *engine;
-    char owner[CM_KEY_NAME_MAX];
+    struct holder *holder;
     bool ending; /* deleted while it had a run */
     uint64_t used_ns;
     struct conversation *prev, *next;
@@ -94,10 +106,11 @@ struct cm_infer {
     struct cm_timer *tick, *sweep;
     uint64_t alive_ns; /* when streams were last kept alive */
     bool ticking, sweeping;
+    struct holder *holders;
     struct run *runs;
     unsigned run_count, running;
     size_t run_bytes;
-    struct context *contexts;
+    struct context *contexts, *checking; /* those in a thread's hands */
     unsigned context_count;
     uint64_t context_bytes;
     struct conversation *conversations;
@@ -120,6 +133,20 @@ void infer_plan(struct cm_infer *f);
 int infer_put_error(struct cm_buf *to, const struct cm_err *err);
 
 void infer_local_model(const struct cm_infer *f, struct cm_models_local *ret);
+
+/* shares.c */
+struct holder *holders_find(const struct cm_infer *f, const char *name); /* or NULL */
+/* One thing more of that name's; NULL without memory. */
+struct holder *holders_take(struct cm_infer *f, const char *name);
+void holders_leave(struct cm_infer *f, struct holder *h);
+/* A room that several may have to share: what is in it, the setting that bounds it, how to make room. */
+struct room {
+    const char *what, *setting, *relief;
+    uint64_t max;
+};
+/* Whether `more` fits where all together have `all` and the one who asks has `mine`: CM_ERR_OVERLOADED, CM_ERR_KEY_SHARE. */
+int shares_check(const struct cm_infer *f, const struct room *room, uint64_t all, uint64_t mine, uint64_t more,
+                 struct cm_err *err);
 
 /* runs.c */
 struct run_order {
@@ -146,6 +173,10 @@ const char *run_status_name(enum run_status status);
 void infer_tell_trajectory(struct cm_request *rq, const struct run *r);
 
 /* contexts.c */
+/* Before the body comes: of struct cm_http_config. */
+int contexts_admit(struct cm_request *rq, struct cm_err *err);
+int contexts_grow(struct cm_request *rq, uint64_t len, struct cm_err *err);
+void contexts_over(struct cm_request *rq);
 struct context *contexts_find(struct cm_infer *f, const char *id, const char *owner);
 void contexts_drop(struct cm_infer *f, struct context *c);
 void contexts_sweep(struct cm_infer *f, uint64_t now);

@@ -20,6 +20,8 @@
 #define BACKLOG_FULL (1u << 20) /* no more is given to who has as much */
 #define EVENT_MAX    (16u << 20)
 
+#define TRIMMED_AT_ONCE 100
+
 static void on_event(void *arg, const char *type, const char *json, size_t len);
 static void on_done(void *arg, const struct cm_rlm_result *res);
 static const struct cm_rlm_ops engine_ops = {on_event, on_done};
@@ -37,6 +39,7 @@ static void count_bytes(struct run *r, size_t more, size_t less)
 {
     r->bytes += more - less;
     r->f->run_bytes += more - less;
+    r->holder->run_bytes += more - less;
 }
 
 /* Followers that would have got it get the next one. */
@@ -96,9 +99,16 @@ static void free_run(struct run *r)
         free(w);
     }
     drop_events(r);
-    f->run_bytes -= r->bytes;
+    count_bytes(r, 0, r->bytes);
     DL_DELETE(f->runs, r);
     f->run_count--;
+    if (r->engine) {
+        f->running--;
+        r->holder->running--;
+    } else {
+        r->holder->kept--;
+    }
+    holders_leave(f, r->holder);
     free(r->query);
     free(r->model);
     free(r->answer);
@@ -117,35 +127,54 @@ static void cut_followers(struct run *r)
     }
 }
 
-static void drop_runs(struct cm_infer *f, bool followed)
-{
-    const struct cm_rlm_conf *c = f->config.conf;
-    struct run *before;
+/* Which of the runs that have ended goes next */
 
-    for (struct run *r = f->runs ? f->runs->prev : NULL; r; r = before) {
-        before = r == f->runs ? NULL : r->prev;
-        bool many = !followed && f->run_count - f->running > c->kept_runs;
-        if (!many && f->run_bytes <= c->total_run_events)
-            return;
-        if (r->engine || (r->followers && !followed))
-            continue;
-        cut_followers(r);
-        free_run(r);
-    }
+enum victim { EVENTS_OF, UNFOLLOWED, ANY };
+
+static bool can_go(const struct run *r, enum victim which)
+{
+    return !r->engine && (which == ANY || !r->followers) && (which != EVENTS_OF || r->first);
+}
+
+static uint64_t weight(const struct holder *h, bool many)
+{
+    return many ? h->kept : h->run_bytes;
+}
+
+/* The oldest one of the key that has most, so that no key can drive out what others keep. NULL: none can go. */
+static struct run *victim(const struct cm_infer *f, enum victim which, bool many)
+{
+    struct run *found = NULL;
+
+    for (struct run *r = f->runs ? f->runs->prev : NULL; r; r = r == f->runs ? NULL : r->prev)
+        if (can_go(r, which) && (!found || weight(r->holder, many) > weight(found->holder, many)))
+            found = r;
+    return found;
 }
 
 /* Those that ended first lose their events first, then themselves. Who is followed goes last, and only for want of room: a
- * client that reads slowly would keep its run's answer for as long as it likes. */
+ * client that reads slowly would keep its run's answer for as long as it likes. After bounds were lowered it takes several
+ * calls. */
 void runs_trim(struct cm_infer *f)
 {
-    struct run *oldest = f->runs ? f->runs->prev : NULL;
+    const struct cm_rlm_conf *c = f->config.conf;
+    struct run *r = NULL;
 
-    for (struct run *r = oldest; r && f->run_bytes > f->config.conf->total_run_events;
-         r = r == f->runs ? NULL : r->prev)
-        if (!r->engine && !r->followers)
+    for (unsigned n = 0; n < TRIMMED_AT_ONCE; n++) {
+        bool many = f->run_count - f->running > c->kept_runs;
+        bool large = f->run_bytes > c->total_run_events;
+        if (large && (r = victim(f, EVENTS_OF, false))) {
             drop_events(r);
-    drop_runs(f, false);
-    drop_runs(f, true);
+            continue;
+        }
+        r = many ? victim(f, UNFOLLOWED, true) : NULL;
+        if (!r && large && !(r = victim(f, UNFOLLOWED, false)))
+            r = victim(f, ANY, false);
+        if (!r)
+            return;
+        cut_followers(r);
+        free_run(r);
+    }
 }
 
 void runs_free(struct cm_infer *f)
@@ -330,6 +359,8 @@ static void on_done(void *arg, const struct cm_rlm_result *res)
     struct cm_infer *f = r->f;
 
     r->engine = NULL;
+    r->holder->running--;
+    r->holder->kept++;
     r->err = res->err;
     r->status = res->err.code == CM_ERR_CANCELLED ? RUN_CANCELLED : res->answer ? RUN_SUCCEEDED : RUN_FAILED;
     r->answer = keep(r, res->answer, res->answer_len);
@@ -363,21 +394,26 @@ static char *copy_cut(const char *text, size_t max)
 
 static struct run *new_run(struct cm_infer *f, const struct run_order *o, const struct cm_rlm_request *req)
 {
-    struct run *r = calloc(1, sizeof *r);
+    struct holder *h = holders_take(f, o->owner);
+    struct run *r = h ? calloc(1, sizeof *r) : NULL;
 
-    if (!r)
+    if (!r) {
+        if (h)
+            holders_leave(f, h);
         return NULL;
+    }
     *r = (struct run){.f = f,
+                      .holder = h,
                       .started_ns = cm_clock_ns(),
                       .max_depth = req->limits.max_depth,
                       .ended = o->ended,
                       .ended_arg = o->arg};
-    snprintf(r->owner, sizeof r->owner, "%s", o->owner);
     cm_clock_iso8601(r->created);
     r->query = copy_cut(req->query ? req->query : "", QUERY_SHOWN);
     r->model = strdup(req->models[0].name);
     if (r->query && r->model)
         return r;
+    holders_leave(f, h);
     free(r->query);
     free(r->model);
     free(r);
@@ -414,6 +450,7 @@ static int fill_request(struct cm_infer *f, const struct run_order *o, char *spa
     for (unsigned i = 0; i < a->req.models_count; i++)
         a->req.models[i].sampling = a->sampling;
     a->req.correlation = o->correlation;
+    a->req.key = cm_access_shared(f->config.access) ? o->owner : NULL;
     a->req.deltas = o->deltas;
     if (a->conversation_id) {
         *ret = conversations_find(f, a->conversation_id, o->owner);
@@ -424,12 +461,24 @@ static int fill_request(struct cm_infer *f, const struct run_order *o, char *spa
     return a->context_id ? fill_context(f, o, ret_context, err) : 0;
 }
 
+static int check_share(const struct cm_infer *f, const char *owner, struct cm_err *err)
+{
+    const struct room room = {"runs at once", "MAX_RUNS", "wait until one ends, or cancel one",
+                              f->config.conf->max_runs};
+    const struct holder *h = holders_find(f, owner);
+
+    return shares_check(f, &room, f->running, h ? h->running : 0, 1, err);
+}
+
 int runs_start(struct cm_infer *f, const struct run_order *o, struct run **ret, struct cm_err *err)
 {
     char space[CM_MODELS_SPACE];
     struct conversation *c = NULL;
     struct context *context = NULL;
-    int rc = fill_request(f, o, space, &c, &context, err);
+    int rc = check_share(f, o->owner, err);
+
+    if (rc == 0)
+        rc = fill_request(f, o, space, &c, &context, err);
     struct run *r = rc < 0 ? NULL : new_run(f, o, &o->ask->req);
 
     cm_metrics_add(f->config.metrics, CM_M_RLM_REQUESTS, 0, 1);
@@ -441,9 +490,11 @@ int runs_start(struct cm_infer *f, const struct run_order *o, struct run **ret, 
     o->ask->req.context.fd = -1; /* the engine's */
     if (rc < 0) {
         r->engine = NULL;
+        r->holder->kept++; /* as one that has ended */
         free_run(r);
         return rc;
     }
+    r->holder->running++;
     if (context)
         contexts_drop(f, context);
     snprintf(r->id, sizeof r->id, "%s", cm_rlm_run_id(r->engine));
@@ -451,7 +502,7 @@ int runs_start(struct cm_infer *f, const struct run_order *o, struct run **ret, 
     f->running++;
     cm_metrics_set(f->config.metrics, CM_M_RLM_RUNNING, 0, f->running);
     cm_log(CM_LOG_INFO, "run_started", CM_LOG_STR("run", r->id), CM_LOG_STR("model", r->model),
-           CM_LOG_STR("key", *r->owner ? r->owner : NULL), CM_LOG_STR("correlation_id", o->correlation));
+           CM_LOG_STR("key", *o->owner ? o->owner : NULL), CM_LOG_STR("correlation_id", o->correlation));
     *ret = r;
     return 0;
 }
@@ -461,7 +512,7 @@ struct run *runs_find(struct cm_infer *f, const char *id, const char *owner)
     struct run *r;
 
     DL_FOREACH(f->runs, r)
-    if (*id && strcmp(r->id, id) == 0 && strcmp(r->owner, owner) == 0)
+    if (*id && strcmp(r->id, id) == 0 && strcmp(r->holder->name, owner) == 0)
         return r;
     return NULL;
 }

@@ -284,7 +284,7 @@ void cm_infer_list_runs(struct cm_request *rq)
     cm_buf_init(&b, LIST_MAX);
     int rc = cm_buf_puts(&b, "{\"runs\":[");
     for (const struct run *r = f->runs; r && rc == 0; r = r->next) {
-        if (strcmp(r->owner, owner) != 0)
+        if (strcmp(r->holder->name, owner) != 0)
             continue;
         rc = cm_buf_puts(&b, first ? "" : ",");
         first = false;
