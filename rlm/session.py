@@ -149,14 +149,23 @@ def install(space, contexts=1, histories=0, custom=()):
     space['answer'] = {'content': '', 'ready': False}
 
 
+def _add(name, entry):
+    if isinstance(entry, dict) and 'code' in entry:
+        exec(compile(entry['code'], f'<{name}>', 'exec'), _space)
+        if name not in _space:
+            raise NameError('its code does not define it')
+    else:
+        _space[name] = entry['tool'] if isinstance(entry, dict) and 'tool' in entry else entry
+    keep(name)
+
+
 def add(tools):
     """Custom tools: {name: value}, {name: {"tool": value}} or {name: {"code": source that defines the name}}."""
     for name, entry in tools.items():
-        if isinstance(entry, dict) and 'code' in entry:
-            exec(compile(entry['code'], f'<{name}>', 'exec'), _space)
-        else:
-            _space[name] = entry['tool'] if isinstance(entry, dict) and 'tool' in entry else entry
-        keep(name)
+        try:
+            _add(name, entry)
+        except Exception as error:
+            raise ValueError(f'`{name}`: {type(error).__name__}: {error}') from None
 
 
 def _measure(value):

@@ -16,6 +16,7 @@ import struct
 import subprocess
 import termios
 import time
+import urllib.parse
 
 import pytest
 import requests
@@ -388,6 +389,33 @@ def test_errors_of_chat_have_openais_shape(service, models):
 def test_models_are_listed(service):
     told = service.request("GET", "/v1/models").json()
     assert told["object"] == "list" and [model["id"] for model in told["data"]] == ["rlm", "rlm/root"]
+    for model in told["data"]:
+        assert service.request("GET", "/v1/models/" + urllib.parse.quote(model["id"], safe="")).json() == model
+    for unknown in ("gpt-5", "rlm%2F", "rlmx"):
+        answer = service.request("GET", "/v1/models/" + unknown)
+        assert answer.status_code == 404 and "there is no model" in answer.json()["error"]["message"], answer.text
+
+
+@pytest.mark.parametrize("code, reason", [("def f(:", "SyntaxError"), ("1 / 0", "ZeroDivisionError"), ("g = 1", "does not define it")])
+def test_tools_that_the_session_cannot_make(service, models, code, reason):
+    told = service.request("POST", "/infer", json={"query": "q", "custom_tools": {"rate": 1, "f": {"code": code}}})
+    assert told.status_code == 422 and told.json()["code"] == "invalid_field", told.text
+    assert "custom_tools" in told.json()["detail"] and "`f`" in told.json()["detail"] and reason in told.json()["detail"], told.text
+    assert models.requests == []
+
+
+def test_a_page_of_its_own_may_call_with_a_key(models, tmp_path):
+    head = {"Host": "rlm.example:8443", "Origin": "https://rlm.example:8443", "Content-Type": "application/json"}
+    key = {"Authorization": "Bearer key-of-the-page"}
+    models.script = root(final("1"))
+    folder = tmp_path / "trajectories"
+    with own_service(models, folder, RLM_API_KEY="key-of-the-page", HOST="0.0.0.0") as service:
+        assert service.request("POST", "/infer", json={"query": "q"}, headers=head | key).status_code == 200
+        assert service.request("POST", "/infer", json={"query": "q"}, headers=head).status_code == 401
+        for origin in ("https://rlm.example", "https://other.example:8443", "null"):
+            assert service.request("POST", "/infer", json={"query": "q"}, headers=head | key | {"Origin": origin}).status_code == 403
+    with own_service(models, folder, ALLOW_KEYLESS="true", HOST="0.0.0.0") as service:  # a rebound name looks the same
+        assert service.request("POST", "/infer", json={"query": "q"}, headers=head).status_code == 403
 
 
 OPENAI = "openai@6.49.0"

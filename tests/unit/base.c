@@ -205,6 +205,37 @@ static void urls_are_shown_without_secrets(void **state)
     }
 }
 
+static void parts_of_paths_are_decoded(void **state)
+{
+    static const struct {
+        const char *text, *wants;
+        size_t len;
+    } rows[] = {
+        {"", "", 0},
+        {"abc", "abc", 3},
+        {"rlm%2Fa%2fb", "rlm/a/b", 7},
+        {"%c3%A9", "\xc3\xa9", 2},
+        {"a%00b", "a\0b", 3},
+        {"%", "%", 1},
+        {"%4", "%4", 2},
+        {"%4g%g4", "%4g%g4", 6},
+        {"%%41", "%A", 2},
+        {"12345678", "12345678", 8},
+        {"%31%32345678", "12345678", 8},
+    };
+    char found[8];
+    size_t len;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        assert_true(cm_url_decode(rows[i].text, found, sizeof found, &len));
+        assert_int_equal(len, rows[i].len);
+        assert_memory_equal(found, rows[i].wants, len);
+    }
+    assert_false(cm_url_decode("123456789", found, sizeof found, &len));
+    assert_false(cm_url_decode("12345678%39", found, sizeof found, &len));
+}
+
 static void correlation_ids(void **state)
 {
     static const char *const good[] = {"a", "!#$%&()*+,-./:;<=>?@[]^_`{|}~"};
@@ -250,17 +281,12 @@ static void clock_and_random(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(err_table_and_words),
-        cmocka_unit_test(err_wrap_cuts_what_does_not_fit),
-        cmocka_unit_test(buf_keeps_its_maximum),
-        cmocka_unit_test(buf_reserve_and_commit),
-        cmocka_unit_test(utf8_replaces_bad_bytes),
-        cmocka_unit_test(utf8_finds_cut_characters),
-        cmocka_unit_test(names_of_variables),
-        cmocka_unit_test(utf8_counts_characters),
-        cmocka_unit_test(correlation_ids),
-        cmocka_unit_test(clock_and_random),
-        cmocka_unit_test(urls_are_shown_without_secrets),
+        cmocka_unit_test(err_table_and_words),        cmocka_unit_test(err_wrap_cuts_what_does_not_fit),
+        cmocka_unit_test(buf_keeps_its_maximum),      cmocka_unit_test(buf_reserve_and_commit),
+        cmocka_unit_test(utf8_replaces_bad_bytes),    cmocka_unit_test(utf8_finds_cut_characters),
+        cmocka_unit_test(names_of_variables),         cmocka_unit_test(utf8_counts_characters),
+        cmocka_unit_test(parts_of_paths_are_decoded), cmocka_unit_test(correlation_ids),
+        cmocka_unit_test(clock_and_random),           cmocka_unit_test(urls_are_shown_without_secrets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

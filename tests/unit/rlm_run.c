@@ -93,7 +93,8 @@ static void says_that_nothing_ran(void **state)
     SCRIPT(SAID("Hm."), SAID("```repl\nprint 1"), SAID("FINAL(x)"));
     complete(&q);
     ends_with_answer("x");
-    has(&world.requests, "USER Your reply has no `repl` block and no final answer, so nothing has run. Code runs in a fence");
+    has(&world.requests,
+        "USER Your reply has no `repl` block and no final answer, so nothing has run. Code runs in a fence");
     has(&world.requests, "USER The `repl` block in your reply has no closing fence");
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/names.h"
+#include "base/url.h"
 #include "front/http/internal.h"
 #include "wire/json.h"
 
@@ -43,25 +44,10 @@ int cm_api_admit_variable(struct cm_request *rq, struct cm_err *err)
     return 0;
 }
 
-static int hex(char c)
-{
-    const char *digits = "0123456789abcdef", *at = c ? strchr(digits, c | 32) : NULL;
-
-    return at && (c >= 'A' || c <= '9') ? (int)(at - digits) : -1;
-}
-
 /* The path keeps its escapes: a name that is not ASCII has some. */
 static int read_name(const char *path, struct put *p, struct cm_err *err)
 {
-    size_t n = 0;
-
-    for (; *path && n < sizeof(p->name); n++) {
-        int high = *path == '%' ? hex(path[1]) : -1, low = high < 0 ? -1 : hex(path[2]);
-        p->name[n] = low < 0 ? *path : (char)(16 * high + low);
-        path += low < 0 ? 1 : 3;
-    }
-    p->name_len = n;
-    if (*path || !cm_name_is_variable(p->name, n))
+    if (!cm_url_decode(path, p->name, sizeof(p->name), &p->name_len) || !cm_name_is_variable(p->name, p->name_len))
         return cm_err_set(err, CM_ERR_BAD_FIELD, "name: must be an identifier of at most %d bytes, and no keyword",
                           CM_PUT_NAME_MAX);
     return 0;

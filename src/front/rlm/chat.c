@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/url.h"
 #include "base/utf8.h"
 #include "front/rlm/internal.h"
 #include "wire/json.h"
@@ -44,12 +45,10 @@ int chat_error_body(const struct cm_err *err, unsigned status, struct cm_buf *to
 
 /* Models */
 
-static int put_model(struct cm_buf *b, const char *prefix, const char *name, bool first)
+static int put_model(struct cm_buf *b, const char *id)
 {
-    char id[300];
+    int rc = cm_buf_puts(b, "{\"id\":");
 
-    snprintf(id, sizeof id, "%s%.280s", prefix, name);
-    int rc = cm_buf_puts(b, first ? "{\"id\":" : ",{\"id\":");
     if (rc == 0)
         rc = cm_json_put_string(b, id, strlen(id));
     return rc < 0 ? rc : cm_buf_puts(b, ",\"object\":\"model\",\"created\":0,\"owned_by\":\"codemode\"}");
@@ -59,34 +58,64 @@ void cm_infer_list_models(struct cm_request *rq)
 {
     const struct cm_infer *f = infer_of(rq);
     struct cm_models_local local;
+    char named[300];
     struct cm_buf b;
 
     infer_local_model(f, &local);
+    snprintf(named, sizeof named, OWN_PREFIX "%.280s", cm_models_name(f->config.conf, &local));
     cm_buf_init(&b, 8192);
     int rc = cm_buf_puts(&b, "{\"object\":\"list\",\"data\":[");
     if (rc == 0)
-        rc = put_model(&b, "", OWN_MODEL, true);
+        rc = put_model(&b, OWN_MODEL);
     if (rc == 0)
-        rc = put_model(&b, OWN_PREFIX, cm_models_name(f->config.conf, &local), false);
+        rc = cm_buf_puts(&b, ",");
+    if (rc == 0)
+        rc = put_model(&b, named);
     if (rc == 0)
         rc = cm_buf_puts(&b, "]}");
     cm_request_answer_buf(rq, 200, NULL, &b, rc);
 }
 
+/* The model's own name behind it, NULL for the configured one. */
+static int take_name(const char *id, const char **ret, struct cm_err *err)
+{
+    *ret = NULL;
+    if (strcmp(id, OWN_MODEL) == 0)
+        return 0;
+    if (strncmp(id, OWN_PREFIX, OWN_PREFIX_LEN) != 0 || !id[OWN_PREFIX_LEN])
+        return cm_err_set(err, CM_ERR_NOT_FOUND, "there is no model \"%.100s\": say rlm, or rlm/ and a model's name",
+                          id);
+    *ret = id + OWN_PREFIX_LEN;
+    return 0;
+}
+
+/* Whether there is a model of a name is for its service to say, in a run. */
+void cm_infer_show_model(struct cm_request *rq)
+{
+    const char *name;
+    char id[300];
+    size_t len;
+    struct cm_err err;
+    struct cm_buf b;
+
+    if (!cm_url_decode(cm_request_variable(rq, 0), id, sizeof id - 1, &len) || strnlen(id, len) != len) {
+        infer_fail(rq, CM_ERR_NOT_FOUND, "there is no model of such a name");
+        return;
+    }
+    id[len] = '\0';
+    if (take_name(id, &name, &err) < 0) {
+        cm_request_fail(rq, &err);
+        return;
+    }
+    cm_buf_init(&b, 8192);
+    cm_request_answer_buf(rq, 200, NULL, &b, put_model(&b, id));
+}
+
 int chat_take_model(struct cm_ask *ask, struct cm_err *err)
 {
-    const char *name = ask->model;
-
-    if (!name)
+    if (!ask->model)
         return cm_err_set(err, CM_ERR_BAD_FIELD, "model: is required");
-    if (strcmp(name, OWN_MODEL) == 0)
-        ask->model = NULL;
-    else if (strncmp(name, OWN_PREFIX, OWN_PREFIX_LEN) == 0 && name[OWN_PREFIX_LEN])
-        ask->model = name + OWN_PREFIX_LEN;
-    else
-        return cm_err_set(err, CM_ERR_NOT_FOUND, "there is no model \"%.100s\": say rlm, or rlm/ and a model's name",
-                          name);
-    return 0;
+    return take_name(ask->model, &ask->model, err);
 }
 
 /* Usage */
@@ -165,10 +194,10 @@ void chat_answer(struct cm_request *rq, const struct cm_ask *ask, const struct r
     struct cm_buf b;
 
     cm_buf_init(&b, ANSWER_MAX);
-    int rc = ok ? put_completion(&b, ask, r) : chat_error_body(&r->err, 500, &b);
+    int rc = ok ? put_completion(&b, ask, r) : chat_error_body(&r->err, run_http_status(r), &b);
     if (!ok)
         cm_request_set_header(rq, "x-should-retry", "false");
-    cm_request_answer_buf(rq, ok ? 200 : 500, NULL, &b, rc);
+    cm_request_answer_buf(rq, run_http_status(r), NULL, &b, rc);
 }
 
 /* Streams */
@@ -228,7 +257,7 @@ static int put_rest(struct cm_buf *b, const struct cm_ask *ask, const struct run
 
     if (r->status != RUN_SUCCEEDED) {
         rc = cm_buf_puts(b, "data: ");
-        rc = rc < 0 ? rc : chat_error_body(&r->err, 500, b);
+        rc = rc < 0 ? rc : chat_error_body(&r->err, run_http_status(r), b);
         return rc < 0 ? rc : cm_buf_puts(b, "\n\n");
     }
     if ((rc = put_pieces(b, ask, r)) < 0 || (rc = put_chunk(b, ask, r, NULL, 0, finish(ask, r))) < 0 ||

@@ -168,6 +168,8 @@ void runs_keep_alive(struct cm_infer *f);
 void runs_trim(struct cm_infer *f);
 void runs_free(struct cm_infer *f);
 const char *run_status_name(enum run_status status);
+/* Of a run that has ended: 200, 422 when what was asked showed its fault in the session only, else 500. */
+unsigned run_http_status(const struct run *r);
 
 /* told.c: answers with it */
 void infer_tell_trajectory(struct cm_request *rq, const struct run *r);

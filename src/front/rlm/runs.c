@@ -26,6 +26,13 @@ static void on_event(void *arg, const char *type, const char *json, size_t len);
 static void on_done(void *arg, const struct cm_rlm_result *res);
 static const struct cm_rlm_ops engine_ops = {on_event, on_done};
 
+unsigned run_http_status(const struct run *r)
+{
+    if (r->status == RUN_SUCCEEDED)
+        return 200;
+    return r->err.code == CM_ERR_BAD_FIELD ? 422 : 500;
+}
+
 const char *run_status_name(enum run_status status)
 {
     static const char *const status_names[] = {"running", "succeeded", "failed", "cancelled"};

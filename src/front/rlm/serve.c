@@ -75,7 +75,7 @@ static void answer_infer(struct cm_request *rq, const struct run *r)
         rc = cm_buf_puts(&b, "}");
     if (!ok) /* what it has cost, it would cost again */
         cm_request_set_header(rq, "x-should-retry", "false");
-    cm_request_answer_buf(rq, ok ? 200 : 500, NULL, &b, rc);
+    cm_request_answer_buf(rq, run_http_status(r), NULL, &b, rc);
 }
 
 static void on_ended(void *arg, struct run *r)
