@@ -104,6 +104,8 @@ run_suites() { # folder filter
 }
 
 verb_test() {
+    # What a shell starts in its background has SIGINT ignored, and so would what is tested have.
+    [[ $(trap -p INT) != "trap -- '' "* ]] || exec env --default-signal=INT "$root/dev" test "$@"
     local sanitizer= filter= folder=$build
     while [ $# -gt 0 ]; do
         case $1 in

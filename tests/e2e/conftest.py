@@ -4,7 +4,6 @@
 Tests of RLM have `rlm`, once as the service and once as the library (rlm_support.py), and `models`, what both of them ask."""
 
 import os
-import signal
 
 import pytest
 
@@ -14,8 +13,6 @@ from support import Sidecar
 
 
 def pytest_configure(config):
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells begin what runs in their background, and programs inherit it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "unrestricted(reason): not for the container of tests/restricted")
 
 
