@@ -53,7 +53,7 @@ struct cm_rlm {
     unsigned runs_max, running;
     struct cm_trajectories *files; /* NULL: they are not written */
     struct cm_gate gate;
-    struct cm_parts_room room;
+    struct cm_parts_room room, held;
     struct cm_rlm_run *runs;
     struct cm_rlm_key *keys;
     struct cm_rlm_conversation *conversations;
@@ -89,7 +89,7 @@ struct cm_ask {
 struct cm_rlm_key {
     struct cm_rlm_key *prev, *next;
     unsigned runs;
-    struct cm_parts_room room;
+    struct cm_parts_room room, held;
     char name[];
 };
 
@@ -120,7 +120,7 @@ struct cm_rlm_run {
     uint64_t tokens;
     double cost;
     struct cm_gate_group asks;
-    struct cm_parts_room room, held; /* of texts in pieces, which are a part of all runs'; of texts inside calls */
+    struct cm_parts_room room, held; /* of texts in pieces, of texts inside calls: a part of all runs' */
     struct cm_trajectory *file;
 };
 

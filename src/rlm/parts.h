@@ -14,7 +14,8 @@
 #define CM_PARTS_KEYS_MAX  10000 /* texts of one session that are not used yet */
 #define CM_PARTS_FILES_MAX 1024 /* files at once, of all runs */
 #define CM_PARTS_RUN_FILES 256
-#define CM_PARTS_HELD_MAX  (256ull << 20) /* of texts inside calls, of one run: code may have hundreds open */
+#define CM_PARTS_HELD_MAX  (1ull << 30) /* bytes of texts inside calls, of all runs, which share it */
+#define CM_PARTS_RUN_HELD  (256ull << 20) /* of one run: code may have hundreds open */
 
 struct cm_parts_room {
     uint64_t bytes_max, bytes;

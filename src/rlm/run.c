@@ -48,6 +48,7 @@ int cm_rlm_open(struct cm_loop *loop, const struct cm_rlm_config *config, struct
     r->metrics = config->metrics;
     r->runs_max = config->runs_max;
     r->room = (struct cm_parts_room){.bytes_max = CM_PARTS_BYTES_MAX, .files_max = CM_PARTS_FILES_MAX};
+    r->held = (struct cm_parts_room){.bytes_max = CM_PARTS_HELD_MAX};
     r->gate.max = config->model_calls_max ? config->model_calls_max : 1;
     *ret = r;
     return 0;
@@ -216,11 +217,13 @@ static int take_key(struct cm_rlm_run *run, const char *name, struct cm_err *err
         strcpy(k->name, name);
         k->room =
             (struct cm_parts_room){.bytes_max = CM_PARTS_BYTES_MAX, .files_max = CM_PARTS_FILES_MAX, .above = &r->room};
+        k->held = (struct cm_parts_room){.bytes_max = CM_PARTS_HELD_MAX, .above = &r->held};
         DL_APPEND(r->keys, k);
     }
     k->runs++;
     run->key = k;
     run->room.above = &k->room;
+    run->held.above = &k->held;
     return 0;
 }
 
@@ -446,7 +449,7 @@ int cm_rlm_start(struct cm_rlm *r, const struct cm_rlm_request *req, const struc
     run->rlm = r;
     run->room =
         (struct cm_parts_room){.bytes_max = CM_PARTS_BYTES_MAX, .files_max = CM_PARTS_RUN_FILES, .above = &r->room};
-    run->held.bytes_max = CM_PARTS_HELD_MAX;
+    run->held = (struct cm_parts_room){.bytes_max = CM_PARTS_RUN_HELD, .above = &r->held};
     run->ops = *ops;
     run->arg = arg;
     if ((rc = begin(run, req, err)) < 0) {

@@ -514,6 +514,9 @@ static void keys_have_parts_of_the_room(void **state)
     assert_ptr_not_equal(runs[0]->room.above, runs[2]->room.above);
     assert_ptr_equal(runs[0]->room.above->above, &world.rlm->room);
     assert_ptr_equal(runs[2]->room.above->above, &world.rlm->room);
+    assert_ptr_equal(runs[0]->held.above, runs[1]->held.above);
+    assert_ptr_not_equal(runs[0]->held.above, runs[2]->held.above);
+    assert_ptr_equal(runs[2]->held.above->above, &world.rlm->held);
     assert_string_equal(runs[2]->key->name, "bob");
     cm_rlm_cancel(runs[2]);
     finish();
