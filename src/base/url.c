@@ -19,20 +19,21 @@ void cm_url_show(const char *url, char ret[static CM_URL_SHOWN_MAX])
 
 static int hex(char c)
 {
-    const char *digits = "0123456789abcdef", *at = c ? strchr(digits, c | 32) : NULL;
-
-    return at && (c >= 'A' || c <= '9') ? (int)(at - digits) : -1;
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c = (char)(c | 0x20);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-bool cm_url_decode(const char *text, char *ret, size_t max, size_t *ret_len)
+bool cm_url_decode(const char *text, size_t len, char *ret, size_t max, size_t *ret_len)
 {
-    size_t n = 0;
+    size_t i = 0, n = 0;
 
-    for (; *text && n < max; n++) {
-        int high = *text == '%' ? hex(text[1]) : -1, low = high < 0 ? -1 : hex(text[2]);
-        ret[n] = low < 0 ? *text : (char)(16 * high + low);
-        text += low < 0 ? 1 : 3;
+    while (i < len && n < max) {
+        bool escape = text[i] == '%' && len - i > 2 && hex(text[i + 1]) >= 0 && hex(text[i + 2]) >= 0;
+        ret[n++] = escape ? (char)(16 * hex(text[i + 1]) + hex(text[i + 2])) : text[i];
+        i += escape ? 3 : 1;
     }
     *ret_len = n;
-    return *text == '\0';
+    return i == len;
 }

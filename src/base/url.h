@@ -10,8 +10,8 @@
 /* What of a URL may be seen: not who it logs in as, with what password, nor its query, where some services want their key. */
 void cm_url_show(const char *url, char ret[static CM_URL_SHOWN_MAX]);
 
-/* What a part of a path says: each %XX is a byte (RFC 3986, section 2.1), what is no escape stands for itself. Up to `max` bytes
- * without a NUL at their end; false when there are more. */
-bool cm_url_decode(const char *text, char *ret, size_t max, size_t *ret_len);
+/* Percent-encoding (RFC 3986, section 2.1): each %XX is a byte, what is no escape stands for itself. Up to `max` bytes without a NUL
+ * at their end; false when there are more. */
+bool cm_url_decode(const char *text, size_t len, char *ret, size_t max, size_t *ret_len);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/url.h"
 #include "base/utf8.h"
 #include "net/stream.h"
 
@@ -145,24 +146,12 @@ int cm_grpc_percent_encode(struct cm_buf *to, const char *text)
     return rc;
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = (char)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 int cm_grpc_percent_decode(struct cm_buf *to, const char *text, size_t len)
 {
     char plain[CM_GRPC_TEXT_MAX];
-    size_t n = 0;
+    size_t n;
 
-    for (size_t i = 0; i < len && n < sizeof plain; i++) {
-        bool escape = text[i] == '%' && i + 2 < len && hex_digit(text[i + 1]) >= 0 && hex_digit(text[i + 2]) >= 0;
-        plain[n++] = escape ? (char)(hex_digit(text[i + 1]) << 4 | hex_digit(text[i + 2])) : text[i];
-        i += escape ? 2 : 0;
-    }
+    cm_url_decode(text, len, plain, sizeof plain, &n);
     if (n == sizeof plain)
         n -= cm_utf8_cut_end(plain, n);
     return cm_utf8_append(to, plain, n);

@@ -164,12 +164,11 @@ static void put_metadata(struct event *e, const struct cm_node *n)
 /* A copy: the event goes on. */
 static void write_metadata(struct cm_trajectory *file, struct cm_buf *json)
 {
-    struct cm_buf line;
+    cm_autobuf struct cm_buf line;
 
-    cm_buf_init(&line, json->len + 1);
-    cm_buf_append(&line, cm_buf_data(json), json->len);
-    cm_trajectory_line(file, &line);
-    cm_buf_done(&line);
+    cm_buf_init(&line, json->len + 2); /* with the line's end */
+    if (cm_buf_append(&line, cm_buf_data(json), json->len) == 0 && cm_buf_puts(&line, "}") == 0)
+        cm_trajectory_line(file, &line);
 }
 
 void cm_event_metadata(struct cm_node *n)
@@ -190,10 +189,8 @@ void cm_event_metadata(struct cm_node *n)
     }
     put_count(&e, "depth", n->depth);
     put_metadata(&e, n);
-    if (e.rc == 0 && n->run->file && !n->slot && cm_buf_append(&e.json, "}", 1) == 0) {
+    if (e.rc == 0 && n->run->file && !n->slot)
         write_metadata(n->run->file, &e.json);
-        e.json.len--;
-    }
     say(&e, n);
 }
 

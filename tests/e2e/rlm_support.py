@@ -306,6 +306,17 @@ class Service(Driver):
             raise AssertionError(f"the service does not end:\n{self.log_text()[-4000:]}") from None
 
 
+@contextlib.contextmanager
+def own_service(models, tmp_path, **settings):
+    """A service with a sidecar of its own; it must end well."""
+    service = Service(models, None, tmp_path, **settings)
+    try:
+        yield service
+    finally:
+        status = service.close()
+    assert status == 0
+
+
 class ServiceRun:
     def __init__(self, service, ident):
         self.service, self.id = service, ident

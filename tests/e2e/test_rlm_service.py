@@ -22,7 +22,7 @@ import pytest
 import requests
 
 from model_server import KEY, ModelServer, Reply, answer, by_model, fail, final, never, repl, turns
-from rlm_support import RLM, Service, root
+from rlm_support import RLM, Service, own_service, root
 from support import BUILD, PATIENCE, Background, alive, eventually, free_port, process_table
 
 
@@ -50,16 +50,6 @@ def shared_service(server, tmp_path_factory):
 def service(shared_service, models):
     yield shared_service
     assert KEY not in shared_service.log_text()
-
-
-@contextlib.contextmanager
-def own_service(models, tmp_path, **settings):
-    service = Service(models, None, tmp_path, **settings)
-    try:
-        yield service
-    finally:
-        status = service.close()
-    assert status == 0
 
 
 def children(pid):

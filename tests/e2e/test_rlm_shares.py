@@ -9,7 +9,7 @@ import resource
 import pytest
 
 from model_server import answer, by_model, final, never, repl
-from rlm_support import Service, root
+from rlm_support import Service, own_service, root
 from support import eventually
 
 CAPS = {
@@ -21,19 +21,9 @@ CAPS = {
 CHAT = {"model": "rlm", "messages": [{"role": "user", "content": "q"}]}
 
 
-@contextlib.contextmanager
-def serving(models, tmp_path, **settings):
-    service = Service(models, None, tmp_path, **settings)
-    try:
-        yield service
-    finally:
-        status = service.close()
-    assert status == 0
-
-
 @pytest.fixture(scope="module")
 def capped(rlm_models, tmp_path_factory):
-    with serving(rlm_models, tmp_path_factory.mktemp("trajectories"), **CAPS) as service:
+    with own_service(rlm_models, tmp_path_factory.mktemp("trajectories"), **CAPS) as service:
         yield service
 
 
@@ -57,7 +47,7 @@ def test_limits_have_caps(capped, models, member, cap, setting):
 
 
 def test_times_are_cut_and_caps_hold_where_nobody_asks(models, tmp_path):
-    with serving(models, tmp_path, RLM_MAX_TIMEOUT_CAP="0.5", RLM_MAX_TOKENS_CAP="50") as service:
+    with own_service(models, tmp_path, RLM_MAX_TIMEOUT_CAP="0.5", RLM_MAX_TOKENS_CAP="50") as service:
         models.script = root(never())
         for members in ({}, {"max_timeout": 600}, {"max_timeout": 0}):
             told = service.request("POST", "/infer", json={"query": "q", **members}).json()
@@ -70,7 +60,7 @@ def test_times_are_cut_and_caps_hold_where_nobody_asks(models, tmp_path):
 def test_no_cap_where_none_is_set(models, tmp_path):
     models.script = root(final("done"))
     members = {"max_budget": 0, "max_tokens": 10**12, "max_iterations": 1000, "max_errors": 0, "max_depth": 16, "max_timeout": 604800}
-    with serving(models, tmp_path) as service:
+    with own_service(models, tmp_path) as service:
         assert service.request("POST", "/infer", json={"query": "q", **members}).json()["answer"] == "done"
 
 
@@ -81,7 +71,7 @@ def test_trajectories_are_their_owners(models, tmp_path):
     """The service makes their folder; neither it nor a file is for others."""
     folder = tmp_path / "trajectories"
     models.script = root(repl(answer("1")))
-    with serving(models, folder) as service:
+    with own_service(models, folder) as service:
         run = service.request("POST", "/infer", json={"query": "q"}).json()["run_id"]
         assert len(service.file_of(run)) == 2
         (file,) = folder.iterdir()
@@ -113,7 +103,7 @@ def test_a_full_disk(sidecar, models, tmp_path):
 def test_trajectories_are_whole_at_the_end(models, tmp_path):
     """SIGTERM behind the last answer: what was said is written before the service ends."""
     models.script = root(repl("print('x' * 100_000)"), repl(answer("1")))
-    with serving(models, tmp_path) as service:
+    with own_service(models, tmp_path) as service:
         runs = [service.start().id for _ in range(8)]
         eventually(lambda: service.metric("rlm_runs_running") == 0, "all runs have ended")
     assert sorted(lines[0]["run_id"] for lines in service.trajectories()) == sorted(runs)
@@ -132,7 +122,7 @@ def keyed(models, tmp_path, *names, **settings):
     keys = tmp_path / "keys"
     keys.write_text("".join(f"{name} key-of-{name}-1234\n" for name in names))
     keys.chmod(0o600)
-    with serving(models, tmp_path / "trajectories", RLM_KEYS_FILE=str(keys), **settings) as service:
+    with own_service(models, tmp_path / "trajectories", RLM_KEYS_FILE=str(keys), **settings) as service:
         yield service
 
 

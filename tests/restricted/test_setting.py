@@ -50,6 +50,12 @@ def test_no_network_but_the_loopback():
         assert [line.split(":")[0].strip() for line in file.readlines()[2:]] == ["lo"]
 
 
+def cannot_be_read(pid):
+    for name in ("environ", "mem", "maps"):
+        with pytest.raises(PermissionError):
+            open(f"/proc/{pid}/{name}", "rb").read(1)
+
+
 def test_the_keys_of_a_server_are_not_seen_by_its_neighbours():
     """Processes of one user in one container, as of one pod that shares its processes."""
     key = "a-key-of-the-tests-1"
@@ -60,9 +66,7 @@ def test_the_keys_of_a_server_are_not_seen_by_its_neighbours():
         request = urllib.request.Request(f"http://127.0.0.1:{port}/execute", b'{"code": "6 * 7"}', {"x-api-key": key})
         with urllib.request.urlopen(request, timeout=20) as answer:
             assert json.load(answer)["result"] == "42"
-        for name in ("environ", "mem", "maps"):
-            with pytest.raises(PermissionError):
-                open(f"/proc/{server.pid}/{name}", "rb").read(1)
+        cannot_be_read(server.pid)
     finally:
         server.terminate()
         server.communicate(timeout=20)
@@ -81,10 +85,8 @@ def test_the_keys_of_models_are_not_seen_either():
             sidecar = event["pid"] if event["event"] == "sidecar_started" else sidecar
             if event["event"] == "sidecar_ready":
                 break
-        for pid in (service.pid, sidecar):
-            for name in ("environ", "mem", "maps"):
-                with pytest.raises(PermissionError):
-                    open(f"/proc/{pid}/{name}", "rb").read(1)
+        cannot_be_read(service.pid)
+        cannot_be_read(sidecar)
     finally:
         service.terminate()
         service.communicate(timeout=20)

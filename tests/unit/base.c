@@ -228,12 +228,12 @@ static void parts_of_paths_are_decoded(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        assert_true(cm_url_decode(rows[i].text, found, sizeof found, &len));
+        assert_true(cm_url_decode(rows[i].text, strlen(rows[i].text), found, sizeof found, &len));
         assert_int_equal(len, rows[i].len);
         assert_memory_equal(found, rows[i].wants, len);
     }
-    assert_false(cm_url_decode("123456789", found, sizeof found, &len));
-    assert_false(cm_url_decode("12345678%39", found, sizeof found, &len));
+    assert_false(cm_url_decode("123456789", 9, found, sizeof found, &len));
+    assert_false(cm_url_decode("12345678%39", 11, found, sizeof found, &len));
 }
 
 static void correlation_ids(void **state)

@@ -47,7 +47,8 @@ int cm_api_admit_variable(struct cm_request *rq, struct cm_err *err)
 /* The path keeps its escapes: a name that is not ASCII has some. */
 static int read_name(const char *path, struct put *p, struct cm_err *err)
 {
-    if (!cm_url_decode(path, p->name, sizeof(p->name), &p->name_len) || !cm_name_is_variable(p->name, p->name_len))
+    if (!cm_url_decode(path, strlen(path), p->name, sizeof(p->name), &p->name_len) ||
+        !cm_name_is_variable(p->name, p->name_len))
         return cm_err_set(err, CM_ERR_BAD_FIELD, "name: must be an identifier of at most %d bytes, and no keyword",
                           CM_PUT_NAME_MAX);
     return 0;

@@ -92,13 +92,13 @@ static int take_name(const char *id, const char **ret, struct cm_err *err)
 /* Whether there is a model of a name is for its service to say, in a run. */
 void cm_infer_show_model(struct cm_request *rq)
 {
-    const char *name;
+    const char *asked = cm_request_variable(rq, 0), *name;
     char id[300];
     size_t len;
     struct cm_err err;
     struct cm_buf b;
 
-    if (!cm_url_decode(cm_request_variable(rq, 0), id, sizeof id - 1, &len) || strnlen(id, len) != len) {
+    if (!cm_url_decode(asked, strlen(asked), id, sizeof id - 1, &len) || strnlen(id, len) != len) {
         infer_fail(rq, CM_ERR_NOT_FOUND, "there is no model of such a name");
         return;
     }

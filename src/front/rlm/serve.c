@@ -10,6 +10,7 @@
 #include <utlist.h>
 
 #include "base/cleanup.h"
+#include "base/correlation.h"
 #include "front/rlm/internal.h"
 #include "wire/json.h"
 
@@ -27,7 +28,7 @@ struct job {
     struct run *run; /* that will tell its end; NULL: none */
     struct alive alive; /* while a chat streams */
     bool streams, waits;
-    char owner[CM_KEY_NAME_MAX], correlation[160];
+    char owner[CM_KEY_NAME_MAX], correlation[CM_CORRELATION_MAX + 1];
     int rc;
     struct cm_err err;
 };
