@@ -10,7 +10,6 @@
 #include "front/rlm/internal.h"
 #include "wire/json.h"
 
-#define ANSWER_MAX     (128u << 20)
 #define PIECE          16384 /* bytes of an answer in one chunk */
 #define TOKEN_BYTES    4
 #define OWN_MODEL      "rlm"

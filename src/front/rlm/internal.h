@@ -21,6 +21,7 @@
 #include "rlm/rlm.h"
 
 #define QUERY_SHOWN 4000 /* bytes of a query in lists */
+#define ANSWER_MAX  (128u << 20) /* bytes of one answer */
 
 /* One event of a run, as it goes to followers. */
 struct event {

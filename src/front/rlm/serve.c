@@ -14,8 +14,7 @@
 #include "front/rlm/internal.h"
 #include "wire/json.h"
 
-#define ANSWER_MAX (128u << 20)
-#define LIST_MAX   (64u << 20)
+#define LIST_MAX (64u << 20)
 
 enum face { FACE_INFER, FACE_RUNS, FACE_CHAT };
 

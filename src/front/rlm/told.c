@@ -5,9 +5,6 @@
 #include <string.h>
 
 #include "front/rlm/internal.h"
-#include "front/rlm/trajectory.h"
-
-#define ANSWER_MAX (128u << 20)
 
 struct head {
     size_t len; /* of the event's JSON, which is behind it */
@@ -15,8 +12,8 @@ struct head {
 };
 
 struct telling {
-    struct cm_request *rq; /* NULL: its client has gone */
-    struct cm_work *work;
+    struct cm_request *rq;
+    struct cm_work *work; /* NULL: none, or done */
     struct cm_buf events, answer;
     int rc;
 };
